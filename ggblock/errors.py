@@ -21,6 +21,8 @@ The tree; a caller may catch any level of it::
     │   └── SplitMismatch           the parts of a split file do not belong together
     ├── UnknownType                 a block type id or name that no one defined
     │   └── RemovedType             an id that ggml once used and has withdrawn
+    ├── NoEncoder                   a block type that can be read but not written
+    ├── NonFiniteWeight             a NaN or an infinity where a block type has no room for one
     ├── MetadataError               a needed key is missing or of the wrong kind
     │   ├── MissingKey
     │   └── WrongKeyKind
@@ -154,6 +156,14 @@ class UnknownType(GgblockError):
 
 class RemovedType(UnknownType):
     """A block type id that ggml once used and has withdrawn."""
+
+
+class NoEncoder(GgblockError):
+    """A block type that can be read but not written."""
+
+
+class NonFiniteWeight(GgblockError):
+    """A NaN or an infinity where a block type has no room for one."""
 
 
 class MetadataError(GgblockError):

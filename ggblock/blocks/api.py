@@ -1,0 +1,97 @@
+"""Whole arrays to blocks and back: `ggblock.quantize` and `ggblock.dequantize`."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import errors
+from .base import CHUNK_WEIGHTS, F32, U8, BlockType
+from .registry import REGISTRY, by_name
+
+
+def dequantize(data: NDArray[np.uint8] | bytes | bytearray | memoryview, type: str | BlockType,
+               shape: Sequence[int] | int) -> F32:
+    """Decode blocks to float32.
+
+    ``data``: the bytes of whole rows, one after another: a buffer, or uint8 of any shape, C order.
+    ``type``: a block type or its name. ``shape``: shape of the result, rows first; the last dimension is the
+    row and a multiple of the block size. Returns float32 of that shape, C order, bit-exact with ggml.
+    Needs the result's memory and a few megabytes.
+
+    Raises `errors.UnknownType` (`errors.RemovedType`) for a bad name, `errors.BadShape` when the row is no
+    whole number of blocks or ``data`` has another length than ``shape`` needs.
+    """
+    block = type if isinstance(type, BlockType) else by_name(type)
+    dims = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    if not dims or min(dims) < 0 or dims[-1] % block.block_size:
+        raise errors.BadShape(
+            f"a {block.label} row is a whole number of blocks",
+            expected=f"a multiple of {block.block_size}", actual=dims[-1] if dims else "no dimension",
+        )
+    raw = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+    if raw.dtype != np.uint8:
+        raise errors.BadShape("blocks are bytes", expected="uint8", actual=raw.dtype)
+    n_bytes = math.prod(dims) // block.block_size * block.block_bytes
+    if raw.size != n_bytes:
+        raise errors.BadShape(
+            f"wrong number of bytes for {block.label} of shape {dims}", expected=n_bytes, actual=raw.size
+        )
+    return block.decode(np.ascontiguousarray(raw).reshape(-1, block.block_bytes)).reshape(dims)
+
+
+def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | None = None) -> U8:
+    """Encode an array with the NumPy reference quantizer of a block type.
+
+    ``array``: any real numbers, shape (..., n_cols), rows last; one dimension is one row. ``type``: a block
+    type or its name. ``importance``: float (n_cols,), non-negative weights of the squared errors of each
+    column, or None; types without a search ignore it. Returns uint8 (n_rows, row_bytes) with all leading
+    dimensions counted as rows.
+
+    Informative: the codes are good, not promised; only what `dequantize` makes of them is specified. The
+    reference takes about a second for a million weights of a K type; `ggblock convert` is the fast way.
+
+    Raises `errors.UnknownType`, `errors.NoEncoder` (readable types that this cannot write), `errors.BadShape`
+    (row or importance length), `errors.NonFiniteWeight` (NaN or infinity in a type that shares scales).
+    """
+    block = type if isinstance(type, BlockType) else by_name(type)
+    if block.encode is None:
+        known = " ".join(name for name, other in REGISTRY.items() if other.encode is not None)
+        raise errors.NoEncoder(f"{block.label} can be read but not written", expected=f"one of {known}")
+    weights = np.asarray(array)
+    n_cols = weights.shape[-1] if weights.ndim else 0
+    if not weights.ndim or n_cols == 0 or n_cols % block.block_size:
+        raise errors.BadShape(
+            f"a {block.label} row is a whole number of blocks",
+            expected=f"a multiple of {block.block_size}", actual=n_cols,
+        )
+    rows = weights.reshape(-1, n_cols)
+    given = None if importance is None else _importance(importance, n_cols)
+    out = np.empty((len(rows), block.row_bytes(n_cols)), np.uint8)
+    per_chunk = max(1, CHUNK_WEIGHTS // n_cols)
+    for start in range(0, len(rows), per_chunk):
+        piece = np.ascontiguousarray(rows[start : start + per_chunk], np.float32)
+        if block.unpack is not None and not np.isfinite(piece).all():
+            row, column = np.argwhere(~np.isfinite(piece))[0]
+            raise errors.NonFiniteWeight(
+                f"{block.label} holds finite weights only",
+                where=f"row {start + row}, column {column}", actual=piece[row, column],
+            )
+        spread = None
+        if given is not None:
+            spread = np.ascontiguousarray(np.broadcast_to(given, piece.shape)).reshape(-1, block.block_size)
+        encoded = block.encode(piece.reshape(-1, block.block_size), spread)
+        out[start : start + per_chunk] = encoded.reshape(len(piece), -1)
+    return out
+
+
+def _importance(importance: ArrayLike, n_cols: int) -> NDArray[Any]:
+    values = np.asarray(importance, np.float32)
+    if values.shape != (n_cols,):
+        raise errors.BadShape("importance is one number a column", expected=(n_cols,), actual=values.shape)
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise errors.SettingError("importance is finite and not negative")
+    return values
