@@ -186,3 +186,25 @@ def _as_stored(values: F32) -> F32:
     """Rounded to float16 and back: what a reader will see; the largest float16 instead of infinity."""
     limit = np.float32(65504)
     return np.clip(values, -limit, limit).astype(np.float16).astype(np.float32)
+
+
+def nearest_levels(x: F32, scale: F32, levels: NDArray[np.int8]) -> U8:
+    """Index of the level nearest to ``x / scale``: uint8 of the shape of ``x`` (n_groups, group_size)."""
+    middles = (levels[1:].astype(np.float32) + levels[:-1]) / np.float32(2)
+    return np.searchsorted(middles, x * reciprocal(scale)[:, None]).astype(np.uint8)
+
+
+def best_level_scale(x: F32, weights: F32, levels: NDArray[np.int8], n_steps: int = 7) -> F32:
+    """As `best_scale`, for codes that stand for ascending ``levels``, the first of which has the largest magnitude."""
+    top = signed_extreme(x)[:, 0]
+    best = top / np.float32(levels[0])
+    best_gain = np.full(len(x), -1.0, np.float32)
+    for step in range(-n_steps, n_steps + 1):
+        trial = top / np.float32(int(levels[0]) + step)
+        values = levels[nearest_levels(x, trial, levels)].astype(np.float32)
+        along = np.sum(weights * x * values, axis=-1)
+        scale = along * reciprocal(np.sum(weights * values * values, axis=-1))
+        gain = along * scale
+        better = gain > best_gain
+        best[better], best_gain[better] = scale[better], gain[better]
+    return best
