@@ -1,0 +1,15 @@
+"""The table of commands. Adding one adds a file ``cli/NAME.py`` and a line here.
+
+``name: (module, short help)``; the module holds a ``click`` command called ``command``. The short help stands here, so
+that ``ggblock --help`` imports no command.
+"""
+from __future__ import annotations
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "pull": ("ggblock.cli.pull", "Fetch a catalog model into the cache and print its path."),
+    "run": ("ggblock.cli.run", "Answer a prompt."),
+    "chat": ("ggblock.cli.chat", "Hold a conversation in the terminal."),
+    "dump": ("ggblock.cli.dump", "Show what is inside a file, down to one block."),
+    "bench": ("ggblock.cli.bench", "Measure tokens per second of prefill and decode."),
+    "tokenize": ("ggblock.cli.tokenize", "Show the token ids and pieces of a text."),
+}
