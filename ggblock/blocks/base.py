@@ -163,7 +163,7 @@ def check_layout(name: str, layout: tuple[Field, ...], block_bytes: int) -> None
             raise ValueError(f"{name}.{field.name}: unknown kind {field.kind}")
         if field.kind != "trits" and field.count * field.bits != 8 * field.n_bytes:
             raise ValueError(f"{name}.{field.name}: {field.count} x {field.bits} bits are not {field.n_bytes} bytes")
-        if (field.kind == "uint") != (field.plane > 0) or field.plane and field.n_bytes % field.plane:
+        if (field.kind == "uint") != (field.plane > 0) or (field.plane and field.n_bytes % field.plane):
             raise ValueError(f"{name}.{field.name}: planes of {field.plane} do not fit")
     if end != block_bytes:
         raise ValueError(f"{name}: fields end at byte {end}, expected {block_bytes}")
@@ -199,7 +199,8 @@ def put_uint(codes: U8, field: Field) -> U8:
     out = source[:, :, 0].copy()
     for plane in range(1, per_byte):
         out |= source[:, :, plane] << np.uint8(plane * field.bits)
-    return out.reshape(n_blocks, field.n_bytes)
+    packed: U8 = out.reshape(n_blocks, field.n_bytes)
+    return packed
 
 
 def put_f16(values: F32) -> U8:

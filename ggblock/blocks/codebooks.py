@@ -35,20 +35,22 @@ class Codebook:
         if len(numbers) != self.size:
             raise ValueError(f"codebook {self.name} has {len(numbers)} members, not {self.size}")
         digits = numbers[:, None] // len(self.values) ** np.arange(self.width) % len(self.values)
-        grid = np.array(self.values, np.int8)[digits]
+        grid: NDArray[np.int8] = np.array(self.values, np.int8)[digits]
         grid.setflags(write=False)
         return grid
 
 
 def parity_signs(index: NDArray[np.unsignedinteger]) -> U8:
     """Sign bits of 8 weights from 7 stored bits (0..127): bit 7 makes the number of set bits even."""
-    return _PARITY_SIGNS[index]
+    signs: U8 = _PARITY_SIGNS[index]
+    return signs
 
 
 def _parity_table() -> U8:
     index = np.arange(128, dtype=np.uint8)
     odd = np.unpackbits(index[:, None], axis=1).sum(axis=1, dtype=np.uint8) & np.uint8(1)
-    return index | odd << np.uint8(7)
+    table: U8 = index | odd << np.uint8(7)
+    return table
 
 
 def apply_signs(patterns: NDArray[np.int8], sign_bits: U8) -> NDArray[np.int8]:

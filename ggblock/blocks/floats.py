@@ -41,7 +41,8 @@ def _encode_bf16(blocks: F32, importance: F32 | None = None) -> U8:
     # The addend never carries out of 32 bits for numbers and infinities: 0xFF800000 + 0x7FFF fits.
     rounded = (bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) >> np.uint32(16)
     quiet = bits >> np.uint32(16) | np.uint32(0x40)
-    return np.where(nan, quiet, rounded).astype("<u2").view(np.uint8)
+    stored: U8 = np.where(nan, quiet, rounded).astype("<u2").view(np.uint8)
+    return stored
 
 
 def _encode_f64(blocks: F32, importance: F32 | None = None) -> U8:

@@ -18,7 +18,8 @@ def _half_scale(exponent: U8) -> F32:
     """2**(e - 128) in float32; the two smallest are subnormal."""
     wide = exponent.astype(np.uint32)
     bits = np.where(wide < 2, np.uint32(0x200000) << (wide & np.uint32(1)), (wide - np.uint32(1)) << np.uint32(23))
-    return bits.astype(np.uint32).view(np.float32)
+    scale: F32 = bits.astype(np.uint32).view(np.float32)
+    return scale
 
 
 def unpack(blocks: U8) -> Unpacked:

@@ -18,7 +18,8 @@ def reciprocal(values: F32) -> F32:
     """1 / values in float32, 0 where values is 0 (or too small to have a finite reciprocal)."""
     with np.errstate(divide="ignore", over="ignore"):
         inverse = np.float32(1) / values
-    return np.where(np.isfinite(inverse), inverse, np.float32(0)).astype(np.float32)
+    finite: F32 = np.where(np.isfinite(inverse), inverse, np.float32(0)).astype(np.float32)
+    return finite
 
 
 def signed_extreme(x: F32) -> F32:
@@ -95,8 +96,10 @@ def default_weights(x: F32, importance: F32 | None) -> F32:
     """
     power = np.mean(x * x, axis=-1, keepdims=True)
     if importance is None:
-        return np.sqrt(power) + np.abs(x)
-    return importance * np.sqrt(power + x * x)
+        weights: F32 = np.sqrt(power) + np.abs(x)
+    else:
+        weights = importance * np.sqrt(power + x * x)
+    return weights
 
 
 def round_codes(x: F32, scale: F32, offset: F32 | None, n_low: int, n_high: int) -> F32:
@@ -110,7 +113,8 @@ def round_half_away(x: F32) -> F32:
     """Nearest whole numbers, halves away from zero (C's ``roundf``), exactly."""
     size = np.abs(x)
     whole = np.floor(size)
-    return np.copysign(whole + (size - whole >= np.float32(0.5)), x).astype(np.float32)
+    rounded: F32 = np.copysign(whole + (size - whole >= np.float32(0.5)), x).astype(np.float32)
+    return rounded
 
 
 def fit_range(blocks: F32, importance: F32 | None, code_max: int) -> tuple[F32, F32, U8]:
@@ -191,7 +195,8 @@ def _as_stored(values: F32) -> F32:
 def nearest_levels(x: F32, scale: F32, levels: NDArray[np.int8]) -> U8:
     """Index of the level nearest to ``x / scale``: uint8 of the shape of ``x`` (n_groups, group_size)."""
     middles = (levels[1:].astype(np.float32) + levels[:-1]) / np.float32(2)
-    return np.searchsorted(middles, x * reciprocal(scale)[:, None]).astype(np.uint8)
+    index: U8 = np.searchsorted(middles, x * reciprocal(scale)[:, None]).astype(np.uint8)
+    return index
 
 
 def best_level_scale(x: F32, weights: F32, levels: NDArray[np.int8], n_steps: int = 7) -> F32:
