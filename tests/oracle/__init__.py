@@ -1,0 +1,1 @@
+"""Comparisons with torch, transformers and llama-cpp-python: ``pytest -m oracle`` (extra ``oracle``)."""
