@@ -3,6 +3,10 @@
 The tree; a caller may catch any level of it::
 
     GgblockError
+    ├── CannotRead                  a file that is missing or may not be read
+    ├── CannotWrite                 a file that cannot be created, finished or put in its place
+    │   ├── DiskFull                no room for it
+    │   └── WouldOverwriteInput     the target is one of the files that are being read
     ├── FormatError                 a file breaks the rules of its container
     │   ├── NotGguf                 wrong magic, empty file, a directory
     │   ├── UnsupportedVersion      a GGUF version other than 2 or 3
@@ -11,6 +15,7 @@ The tree; a caller may catch any level of it::
     │   ├── StringTooLong           a string longer than what is left of the file
     │   ├── NestingTooDeep          arrays of arrays beyond the limit
     │   ├── UnknownValueType        a metadata value type that GGUF does not define
+    │   ├── BadBoolean              a boolean that is neither 0 nor 1
     │   ├── DuplicateKey            the same metadata key twice
     │   ├── DuplicateTensor         the same tensor name twice
     │   ├── BadTensorName           empty or longer than GGUF allows
@@ -38,7 +43,9 @@ The tree; a caller may catch any level of it::
     ├── CatalogError                a catalog model could not be fetched
     │   ├── UnknownModel            neither a path nor a catalog name
     │   ├── Offline                 the package index cannot be reached
-    │   └── ChecksumMismatch        the bytes are not those that the catalog promises
+    │   ├── ChecksumMismatch        the bytes are not those that the catalog promises
+    │   ├── SourceUnsupported       a kind of source that this version cannot fetch from
+    │   └── CacheUnusable           the cache folder cannot be written, or its disk is full
     ├── DeviceError                 an accelerator that was asked for is missing or failed
     └── SettingError                a setting outside its range or unknown
 """
@@ -86,6 +93,22 @@ class GgblockError(Exception):
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+class CannotRead(GgblockError):
+    """A file that is missing or may not be read."""
+
+
+class CannotWrite(GgblockError):
+    """A file that cannot be created, finished or put in its place."""
+
+
+class DiskFull(CannotWrite):
+    """No room for the file that is being written."""
+
+
+class WouldOverwriteInput(CannotWrite):
+    """The target of a writer is one of the files that are being read."""
+
+
 class FormatError(GgblockError):
     """A file breaks the rules of its container."""
 
@@ -116,6 +139,10 @@ class NestingTooDeep(FormatError):
 
 class UnknownValueType(FormatError):
     """A metadata value type that GGUF does not define."""
+
+
+class BadBoolean(FormatError):
+    """A boolean that is neither 0 nor 1."""
 
 
 class DuplicateKey(FormatError):
@@ -228,6 +255,14 @@ class Offline(CatalogError):
 
 class ChecksumMismatch(CatalogError):
     """The bytes are not those that the catalog promises."""
+
+
+class SourceUnsupported(CatalogError):
+    """A kind of source that this version cannot fetch from."""
+
+
+class CacheUnusable(CatalogError):
+    """The cache folder cannot be written, or its disk is full."""
 
 
 class DeviceError(GgblockError):
