@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "inspect": (3, {"numpy"}),
     "engine": (4, NUMBA),
     "models": (5, {"numpy"}),
-    "runtime": (6, {"numpy"}),
+    "runtime": (6, {"numpy", "typing_extensions"}),  # the second for type checkers only
     "convert": (6, {"numpy"}),
     "calibrate": (7, {"numpy"}),
     "evaluate": (7, {"numpy"}),

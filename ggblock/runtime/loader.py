@@ -1,0 +1,75 @@
+"""`ggblock.load`: from a path or a catalog name to a `Model`."""
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ggblock import errors
+from ggblock.runtime.model import Model
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    offload: Any = None,
+    kv: str | None = None,
+    reference: bool = False,
+    require_vocabulary: bool = False,
+    notify: Callable[[str], None] | None = None,
+) -> Model:
+    """Load a model so that it can run::
+
+        with ggblock.load("model.gguf") as model:
+            print(model.generate("Once upon a time", max_tokens=64).run().text)
+
+    Args:
+        source: a path or a catalog name; a catalog model is fetched once.
+        threads: threads that compute; None takes what suits this CPU. Results do not depend on it.
+        context: tokens that prompt and answer may have together; None takes what the model was trained for.
+        offload: which layers an accelerator computes; None for none.
+        kv: element type of the KV cache, "f16" or another that the engine knows;
+            None takes "f16" ("f32" for reference).
+        reference: compute with float32 activations and no integer shortcuts: slow, and what fast mode is measured by.
+        require_vocabulary: fail before anything is compiled when the file has no usable tokenizer. Otherwise such a
+            file loads, and continues token ids only.
+        notify: gets a line when something takes long (kernels compiled on the first start) or is done another way
+            than asked; without it, warnings tell the second kind.
+
+    Raises:
+        UnknownModel: neither a path nor a catalog name. Other `CatalogError`: the model could not be fetched.
+        FormatError, UnknownType: the file is damaged or not a GGUF file.
+        UnknownArchitecture, MissingTensor, ShapeMismatch: the file holds no model that ggblock runs.
+        MetadataError: a key of the architecture is missing.
+        SettingError, DeviceError: a bad setting, or no such accelerator.
+    """
+    start = time.perf_counter()
+    from ggblock import catalog
+    from ggblock.format import open_gguf
+
+    if kv is None:
+        kv = "f32" if reference else "f16"
+    for name, value in (("threads", threads), ("context", context)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise errors.SettingError("outside its range", where=name, expected="1 or larger", actual=value)
+    file = open_gguf(catalog.resolve(source, notify=notify))
+    try:
+        if require_vocabulary:
+            from ggblock import tokenizer
+
+            built = tokenizer.from_metadata(file.metadata)
+        from ggblock import models
+
+        engine = models.build(
+            file, threads=threads, context=context, kv_type=kv, reference=reference, offload=offload, notify=notify
+        )
+    except BaseException:
+        file.close()
+        raise
+    model = Model(file, engine, load_s=time.perf_counter() - start, notify=notify)
+    if require_vocabulary:
+        model.tokenizer = built
+    return model
