@@ -202,7 +202,7 @@ def nearest_levels(x: F32, scale: F32, levels: NDArray[np.int8]) -> U8:
 def best_level_scale(x: F32, weights: F32, levels: NDArray[np.int8], n_steps: int = 7) -> F32:
     """As `best_scale`, for codes that stand for ascending ``levels``, the first of which has the largest magnitude."""
     top = signed_extreme(x)[:, 0]
-    best = top / np.float32(levels[0])
+    best: F32 = top / np.float32(levels[0])
     best_gain = np.full(len(x), -1.0, np.float32)
     for step in range(-n_steps, n_steps + 1):
         trial = top / np.float32(int(levels[0]) + step)
