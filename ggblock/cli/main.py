@@ -91,7 +91,7 @@ def main() -> None:
 
     MODEL is a path or the name of a catalog model, which is fetched once.
     """
-    warnings.showwarning = show_warning  # type: ignore[assignment]
+    warnings.showwarning = show_warning
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a terminal that cannot show a character shows "?" in its place
