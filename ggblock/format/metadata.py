@@ -167,6 +167,12 @@ class StringArray(ArrayValue):
         """The bytes of every string."""
         return self._raw_part(0, self._length)
 
+    def stored(self) -> bytes | None:
+        """The elements with their lengths as the file stores them, or None for a big-endian file."""
+        if self._mapped.big_endian:
+            return None
+        return self._mapped.data[int(self._starts[0]) : int(self._starts[-1])]
+
     def _raw_part(self, start: int, stop: int) -> list[bytes]:
         data = self._mapped.data
         bounds = self._starts[start : stop + 1].tolist()

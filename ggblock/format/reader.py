@@ -65,6 +65,10 @@ class Tensor:
         """
         return self._raw_rows(0, self.n_rows)
 
+    def release(self) -> None:
+        """Tell the system that the tensor's pages of the file need not stay in memory; they are read again if touched."""
+        self._mapped.release(self.offset_bytes, self.n_bytes)
+
     def rows(self, i0: int, i1: int) -> NDArray[np.float32]:
         """Rows ``i0`` to ``i1`` (exclusive) as float32 (i1 - i0, n_cols); IndexError outside 0..n_rows."""
         if not 0 <= i0 <= i1 <= self.n_rows:
@@ -92,7 +96,8 @@ class GgufFile:
 
     ``path``: as given to `open_gguf`; ``paths``: every part, in order (one for a file that is not split).
     ``version``: 2 or 3. ``byte_order``: ``"little"`` or ``"big"``. ``alignment``: of the first part, bytes.
-    ``metadata``: `Metadata`, that of the first part. ``tensors``: name to `Tensor`, read-only, in file order.
+    ``metadata``: `Metadata`, that of the first part, without ``split.*`` when there are several. ``tensors``: name
+    to `Tensor`, read-only, in file order.
     ``n_bytes``: size of all parts together.
     """
 
@@ -112,7 +117,9 @@ class GgufFile:
             self.version = head.version
             self.byte_order = "big" if mapped.big_endian else "little"
             self.alignment = validate.alignment(head.values, mapped.path)
-            self.metadata = Metadata(head.values, self.paths)
+            # What is read as one file does not claim to be a part.
+            values = {k: v for k, v in head.values.items() if count == 1 or k not in splits.KEYS}
+            self.metadata = Metadata(values, self.paths)
             self.tensors: Mapping[str, Tensor] = MappingProxyType(_gather(parts))
             self.n_bytes = sum(each.size for each in self._parts)
             on_error.pop_all()

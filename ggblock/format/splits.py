@@ -13,6 +13,7 @@ from . import limits
 from .metadata import Typed
 
 NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
+KEYS = frozenset({NUMBER, COUNT, TENSORS})
 _NAME = re.compile(r"(?P<prefix>.*)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})(?P<suffix>\.[^./\\]+)", re.DOTALL)
 
 
