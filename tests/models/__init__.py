@@ -1,0 +1,1 @@
+"""Architectures: plans checked through the logits they compute."""

@@ -1,0 +1,123 @@
+"""Logits of the engine on tiny random models, against torch's."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import ggblock
+from ggblock import errors, models
+from ggblock.evaluate.divergence import nmse
+from tests.models import golden_files
+
+# Fast mode: torch's own error is known for the coarsest rounding allowed (int8 with one scale per 256 activations,
+# half-precision keys and values; `nmse_int8` of the golden file). Rounding happens at other values in another
+# summation order, so the same arithmetic scatters around that figure: by less than 2.5 for 40 tokens of these models
+# (ratios of llama.cpp's error to it: 0.55 to 1.1). Twice that is a fault, not noise.
+FAST = 5.0
+# Reference mode differs from torch by float32 rounding; splitting a prompt changes only the order of float32 sums.
+REFERENCE, SAME = 1e-6, 1e-9
+
+
+@pytest.fixture(params=golden_files.NAMES)
+def golden(request: pytest.FixtureRequest) -> golden_files.Golden:
+    return golden_files.load(request.param)
+
+
+@pytest.fixture
+def opened(golden: golden_files.Golden) -> Iterator[ggblock.GgufFile]:
+    with ggblock.open(golden.path) as file:
+        yield file
+
+
+def run(model: models.CompiledModel, ids: list[int], cuts: tuple[int, ...] = ()) -> np.ndarray:
+    """float32 (n_tokens, n_vocab) of ``ids``, handed over in the parts that ``cuts`` make."""
+    edges = [0, *cuts, len(ids)]
+    parts = [model.forward(ids[a:b], a, all_logits=True) for a, b in zip(edges, edges[1:], strict=False)]
+    return np.concatenate(parts).copy()
+
+
+def test_reference_mode_is_exact(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
+    model = models.build(opened, threads=2, reference=True)
+    try:
+        found = run(model, golden.ids)
+        assert found.dtype == np.float32
+        assert found.shape == (len(golden.ids), model.n_vocab)
+        assert nmse(found[golden.positions], golden.logits) <= REFERENCE
+    finally:
+        model.close()
+
+
+def test_fast_mode_stays_within_its_bound(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
+    model = models.build(opened, threads=2)
+    try:
+        assert nmse(run(model, golden.ids)[golden.positions], golden.logits) <= FAST * golden.nmse_int8
+    finally:
+        model.close()
+
+
+@pytest.mark.parametrize("reference", [True, False], ids=["reference", "fast"])
+def test_any_split_of_the_prompt_gives_the_same_logits(
+    golden: golden_files.Golden, opened: ggblock.GgufFile, reference: bool
+) -> None:
+    n = len(golden.ids)
+    # Parts of different sizes may round activations differently in fast mode: two runs, each within its bound.
+    bound = SAME if reference else 4 * FAST * golden.nmse_int8
+    model = models.build(opened, threads=2, reference=reference)
+    try:
+        whole = run(model, golden.ids)
+        for cuts in (tuple(range(1, n)), (1,), (n - 1,), (7, 16, 17, 33), (31,)):
+            assert nmse(run(model, golden.ids, cuts), whole) <= bound, f"split at {cuts}"
+    finally:
+        model.close()
+
+
+@pytest.mark.parametrize("reference", [True, False], ids=["reference", "fast"])
+def test_threads_change_nothing(golden: golden_files.Golden, opened: ggblock.GgufFile, reference: bool) -> None:
+    results = []
+    for threads in (1, 2, 3):
+        model = models.build(opened, threads=threads, reference=reference)
+        try:
+            results.append(run(model, golden.ids, (29, 30, 31)))
+        finally:
+            model.close()
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+
+
+def test_last_logits_only(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
+    model = models.build(opened, threads=2, reference=True)
+    try:
+        everything = run(model, golden.ids)
+        last = model.forward(golden.ids, 0)
+        assert last.shape == (1, model.n_vocab)
+        assert nmse(last, everything[-1:]) <= SAME
+    finally:
+        model.close()
+
+
+def test_a_later_forward_overwrites_what_was_there(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
+    model = models.build(opened, threads=2, reference=True)
+    try:
+        first = run(model, golden.ids)
+        other = [(i * 7 + 3) % model.n_vocab for i in golden.ids]
+        run(model, other)
+        model.forward(golden.ids[:20], 0)
+        model.forward(other[20:30], 20)
+        again = model.forward(golden.ids[20:], 20, all_logits=True)
+        assert nmse(again, first[20:]) <= SAME
+    finally:
+        model.close()
+
+
+def test_tokens_beyond_the_context_are_refused(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
+    model = models.build(opened, threads=1, context=32, reference=True)
+    try:
+        assert model.n_ctx == 32
+        model.forward(golden.ids[:32], 0)
+        with pytest.raises(errors.ContextOverflow):
+            model.forward(golden.ids[:1], 32)
+        with pytest.raises(errors.ContextOverflow):
+            model.forward(golden.ids[:33], 0)
+    finally:
+        model.close()
