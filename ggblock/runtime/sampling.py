@@ -158,7 +158,7 @@ class Sampler:
         settings = self.settings
         if not self._bias_ids.size and not self._counts:
             return logits
-        values = logits.copy()
+        values: npt.NDArray[np.float32] = logits.copy()
         if self._bias_ids.size:
             values[self._bias_ids] += self._bias
         if self._counts:

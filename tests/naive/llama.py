@@ -1,10 +1,10 @@
 """llama in plain NumPy, token after token and head after head: the naive twin of ``ggblock/models/llama.py``.
 
-Written from the description of the architecture (transformers' ``LlamaForCausalLM``; yarn from arXiv:2309.00071) and from
-what llama.cpp's converter stores: matrices are (n_out, n_in), the rows of attn_q and attn_k are reordered so that the
-rotation pairs entry ``2 i`` with entry ``2 i + 1``, and "llama3" scaling is a tensor of divisors. Everything is float32;
-sums of squares and softmax run in float64. Keys and values are plain lists, so a token may be put at any position up to
-the end and replaces what stood there and after it.
+Written from the description of the architecture (transformers' ``LlamaForCausalLM``; yarn from arXiv:2309.00071) and
+from what llama.cpp's converter stores: matrices are (n_out, n_in), the rows of attn_q and attn_k are reordered so that
+the rotation pairs entry ``2 i`` with entry ``2 i + 1``, and "llama3" scaling is a tensor of divisors. Everything is
+float32; sums of squares and softmax run in float64. Keys and values are plain lists, so a token may be put at any
+position up to the end and replaces what stood there and after it.
 """
 from __future__ import annotations
 
