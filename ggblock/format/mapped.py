@@ -49,6 +49,13 @@ class Mapped:
             raise ValueError(f"{self.path} is closed")
         return self._map
 
+    def release(self, start: int, n_bytes: int) -> None:
+        """Let the system drop the whole pages inside a range of the mapping from this process; a hint only."""
+        page = mmap.PAGESIZE
+        first, last = -(-start // page) * page, (start + n_bytes) // page * page
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self.data.madvise(mmap.MADV_DONTNEED, first, last - first)
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""

@@ -1,0 +1,180 @@
+"""Plans: rows of int64 that the executor walks, and the builder with which a model file writes them.
+
+A builder knows nothing of architectures: it offers the operations that kernels exist for. Rows are collected with
+references in place of addresses; ``finish`` compiles or loads the kernels, packs the weights and puts the addresses in.
+Activations come in two forms, int8 and float (``kernels.matmul``): the builder writes whichever the next matrix needs.
+"""
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..kernels import fields
+from ..simd.host import host
+from .memory import address, buffer, floats
+from .store import Notify, kernels
+from .team import Team
+from .weights import Weight, pack
+
+Array = npt.NDArray[Any]
+
+BATCH = 512                   # tokens of a prefill step
+TILE = {"avx512": 8}          # tokens of a matrix-matrix tile; 4 where a machine is not named
+
+
+def tile_tokens() -> int:
+    return TILE.get(host().machine, 4)
+
+
+def round_up(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def bits_of(value: float, upper: float = 0.0) -> int:
+    """A float32 (and a second one above it) as the int64 that holds its bits."""
+    return int(struct.unpack("<q", struct.pack("<ff", value, upper))[0])
+
+
+@dataclass
+class Rows:
+    """Float rows of a batch: (capacity, stride) float32; the stride is padded to 32 and the padding stays zero."""
+
+    data: npt.NDArray[np.float32]
+    width: int
+
+    @property
+    def stride(self) -> int:
+        return self.data.shape[1] * 4
+
+
+@dataclass
+class Activations:
+    """An operation that writes activations of width ``k``; its row is emitted once for each form that is needed."""
+
+    kernel: str
+    k: int
+    operands: list[Any]
+    emitted: set[str] = field(default_factory=set)
+
+
+@dataclass
+class _Buffers:
+    q: Array
+    q2: Array
+    meta: Array
+    thread_q: int
+    thread_meta: int
+    tile_q: int
+    tile_meta: int
+
+
+class Plan:
+    """Finished rows: run them with ``team``."""
+
+    def __init__(self, rows: npt.NDArray[np.int64], state: npt.NDArray[np.int64], keep: list[Any], team: Team) -> None:
+        self.rows, self.state, self._keep, self._team = rows, state, keep, team
+
+    def run(self, n_tokens: int, position: int) -> None:
+        self.state[fields.N_TOKENS] = n_tokens
+        self.state[fields.POSITION] = position
+        self._team.run(address(self.rows), len(self.rows))
+
+
+class Builder:
+    """Collects the rows of one plan. ``modes``: activations for one token and for many ("1", "2" or "f")."""
+
+    def __init__(self, modes: tuple[str, str], n_threads: int, batch: int = BATCH) -> None:
+        self.modes, self.n_threads, self.batch = modes, n_threads, batch
+        self.tile = tile_tokens()
+        self.capacity = round_up(max(batch, 1), self.tile)
+        self.state = buffer(8 * fields.N_STATE).view(np.int64)
+        self._rows: list[list[Any]] = []
+        self._buffers: dict[tuple[str, int], _Buffers] = {}
+        self._zeros = floats(16)
+        self.weights: list[Weight] = []
+        self.keep: list[Any] = [self._zeros]
+
+    # --- buffers
+    def rows(self, width: int) -> Rows:
+        """A buffer for ``capacity`` rows of ``width`` floats."""
+        return Rows(floats(self.capacity, round_up(width, 32)), width)
+
+    def _activations(self, form: str, k: int) -> _Buffers:
+        key = (form, k)
+        if key not in self._buffers:
+            k32 = round_up(k, 256)
+            size = 4 if form == "f" else 1
+            thread_q, thread_meta = round_up(k32 * size, 64) + 64, k32 // 32 * fields.META * 4 + 64
+            n_q = max(self.capacity * k32 * size, self.n_threads * thread_q)
+            n_meta = max(self.capacity * k32 // 32 * fields.META * 4, self.n_threads * thread_meta)
+            empty = buffer(64)
+            exact = round_up(k, 32)
+            self._buffers[key] = _Buffers(
+                buffer(n_q + 4096), empty if form == "f" else buffer(n_q + 4096), empty if form == "f" else buffer(n_meta),
+                thread_q, thread_meta, exact * self.tile * size, exact // 32 * fields.META * 4 * self.tile)
+        return self._buffers[key]
+
+    # --- rows
+    def _row(self, kernel: str, barrier: int, *operands: Any) -> list[Any]:
+        row = [kernel, barrier, self.state, *operands]
+        assert len(row) <= fields.ROW, kernel
+        self._rows.append(row)
+        return row
+
+    def barrier(self) -> None:
+        """All threads wait here for each other."""
+        self._rows[-1][fields.BARRIER] = fields.ALWAYS
+
+    def norm(self, x: Rows, weight: Array, eps: float, residual: tuple[Rows, Array, Rows] | None = None) -> Activations:
+        """RMS norm of x. ``residual`` = (y, its norm's weight, out): first ``out = x + norm(y)``, then norm of out."""
+        y, w_post, out = residual or (None, None, None)
+        more = [y.data if y else 0, y.stride if y else 0, w_post if y else 0, out.data if out else 0, out.stride if out else 0]
+        return Activations("norm", x.width, [x.data, x.stride, weight, bits_of(eps), *more])
+
+    def gate(self, kind: str, gate: Rows, up: Rows) -> Activations:
+        """``act(gate) * up``; ``kind`` is "silu" or "gelu"."""
+        return Activations(f"gate/{kind}", gate.width, [gate.data, gate.stride, up.data, up.stride])
+
+    def copy(self, x: Rows) -> Activations:
+        return Activations("copy", x.width, [x.data, x.stride])
+
+    def matmul(self, a: Activations, w: Weight, y: Rows, accumulate: bool = False, bias: Array | None = None) -> None:
+        """``y (+)= a @ w.T (+ bias)``. Put a ``barrier`` after the last product that reads ``a``."""
+        assert a.k == w.n_cols, (w.tensor.name, a.k, w.n_cols)
+        modes = ("f", "f") if w.is_float else self.modes
+        form = "f" if modes == ("f", "f") else "i"
+        buffers = self._activations(form, a.k)
+        b = buffers
+        if form not in a.emitted:
+            a.emitted.add(form)
+            self._row(f"{a.kernel}/{modes[0]}/{modes[1]}", fields.BATCH, a.k, b.q, b.q2, b.meta, b.thread_q, b.thread_meta,
+                      b.tile_q, b.tile_meta, *a.operands)
+        self.weights.append(w)
+        if bias is not None:
+            self.keep.append(bias)
+        self._row(f"matmul/{w.family}/{modes[0]}/{modes[1]}", fields.NEVER, w, w.n_panels, w.n_blocks, w.panel_bytes,
+                  b.q, b.q2, b.meta, b.thread_q, b.thread_meta, y.data, y.stride, int(accumulate),
+                  self._zeros if bias is None else bias, 0 if bias is None else 64, b.tile_q, b.tile_meta)
+
+    def op(self, kernel: str, barrier: int, *operands: Any) -> None:
+        """Any other kernel, with its columns in order."""
+        self._row(kernel, barrier, *operands)
+
+    def kernel_names(self) -> list[str]:
+        return list(dict.fromkeys(row[0] for row in self._rows))
+
+    def finish(self, team: Team, notify: Notify | None = None) -> Plan:
+        """Compiles or loads kernels, packs weights, resolves addresses."""
+        code = kernels(self.kernel_names(), notify)
+        pack(self.weights, team)
+        table = buffer(8 * fields.ROW * len(self._rows)).view(np.int64).reshape(len(self._rows), fields.ROW)
+        for i, row in enumerate(self._rows):
+            for j, value in enumerate(row):
+                table[i, j] = code[value] if j == 0 else \
+                    address(value) if isinstance(value, np.ndarray) else \
+                    value.resolve() if isinstance(value, Weight) else value
+        return Plan(table, self.state, [self._rows, self.weights, self.keep, self._buffers], team)

@@ -1,0 +1,64 @@
+"""Kernels by name, as addresses: read from the disk cache, or compiled by Numba and put there.
+
+With all kernels in the cache Numba is never imported. Object code is linked by LLVM in this process, each kernel in an
+engine of its own, so that symbols of kernels compiled by different processes cannot meet.
+"""
+from __future__ import annotations
+
+import threading
+import time
+from typing import Callable, Iterable
+
+import llvmlite.binding as llvm
+
+from ..simd import cache
+from ..simd.host import host
+
+Notify = Callable[[str], None]
+
+_lock = threading.Lock()
+_addresses: dict[str, int] = {}
+_engines: list[object] = []        # linked code lives as long as these do
+
+
+def _link(symbol: str, code: bytes) -> int:
+    target = llvm.Target.from_default_triple().create_target_machine(jit=True)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{llvm.get_process_triple()}"'), target)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return int(engine.get_function_address(symbol))
+
+
+def kernels(names: Iterable[str], notify: Notify | None = None) -> dict[str, int]:
+    """The addresses of ``names``. ``notify`` hears one line when something has to be compiled, and one when it is done."""
+    wanted = list(dict.fromkeys(names))
+    with _lock:
+        missing = []
+        for name in wanted:
+            if name not in _addresses:
+                found = cache.get(cache.key_of(name, host()))
+                if found is None:
+                    missing.append(name)
+                else:
+                    _addresses[name] = _link(*found)
+        if missing:
+            _compile(missing, notify)
+        return {name: _addresses[name] for name in wanted}
+
+
+def _compile(missing: list[str], notify: Notify | None) -> None:
+    start = time.perf_counter()
+    if notify:
+        notify(f"compiling {len(missing)} kernel{'s' if len(missing) > 1 else ''} for this CPU ({host().machine}); "
+               "this happens once")
+    from ..kernels import registry
+    from ..simd import jit
+    stored = True
+    for name in missing:
+        symbol, code = jit.compile_kernel(registry.build(name))
+        stored &= cache.put(cache.key_of(name, host()), symbol, code)
+        _addresses[name] = _link(symbol, code)
+    if notify:
+        kept = "" if stored else f"; they could not be kept in {cache.cache_folder()}"
+        notify(f"compiled in {time.perf_counter() - start:.1f} s{kept}")

@@ -1,0 +1,97 @@
+"""The thread team: Python threads that run plans in code that holds no interpreter lock.
+
+Between jobs a worker first spins, then yields, then parks on a condition, so an idle model costs nothing. There is no
+OpenMP and nothing that a fork could break: after a fork a new team is made.
+"""
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+
+import numpy as np
+
+from ..errors import SettingError
+from ..kernels import fields
+from .memory import address, buffer
+from .store import kernels
+
+MAX_THREADS = 256
+
+_CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
+
+def default_threads() -> int:
+    """As many as this process may run on at once."""
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not on macOS and Windows
+        return max(1, os.cpu_count() or 1)
+
+
+def _yield_address() -> int:
+    """A C function of no arguments that gives up the processor."""
+    if os.name == "nt":
+        f = ctypes.windll.kernel32.SwitchToThread  # type: ignore[attr-defined]
+    else:
+        f = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(f, ctypes.c_void_p).value or 0
+
+
+class Team:
+    """``n_threads`` threads, of which the caller of ``run`` is one. Raises ``SettingError`` for a number out of range."""
+
+    def __init__(self, n_threads: int) -> None:
+        if not 1 <= n_threads <= MAX_THREADS:
+            raise SettingError("out of range", where="threads", expected=f"1 to {MAX_THREADS}", actual=n_threads)
+        self.n_threads = n_threads
+        code = kernels(["team", "post"])
+        self._team, self._post = _CALL(code["team"]), _CALL(code["post"])
+        self._sync = buffer(8 * (fields.N_SYNC + 16 * n_threads)).view(np.int64)
+        self._sync[fields.YIELD] = _yield_address()
+        self._address = address(self._sync)
+        self._changed = threading.Condition()
+        self._stop = False
+        self._pid = os.getpid()
+        self._threads: list[threading.Thread] = []
+        self._running = threading.Lock()
+
+    def _start(self) -> None:
+        for i in range(1, self.n_threads):
+            thread = threading.Thread(target=self._work, args=(i,), name=f"ggblock-{i}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _work(self, number: int) -> None:
+        mine = fields.N_SYNC + 16 * number
+        while True:
+            self._team(self._address, number, self.n_threads)
+            with self._changed:
+                while not self._stop and self._sync[fields.JOB] == self._sync[mine]:
+                    self._changed.wait()
+                if self._stop:
+                    return
+
+    def run(self, plan_address: int, n_rows: int) -> None:
+        """Walks ``n_rows`` rows of the plan at ``plan_address`` on all threads; returns when all are done."""
+        with self._running:
+            if self._pid != os.getpid():          # a forked child has none of its parent's threads
+                self.__init__(self.n_threads)     # type: ignore[misc]
+            if not self._threads and self.n_threads > 1:
+                self._start()
+            self._post(self._address, plan_address, n_rows)
+            if self.n_threads > 1:
+                with self._changed:
+                    self._changed.notify_all()
+            self._team(self._address, 0, self.n_threads)
+
+    def close(self) -> None:
+        """Ends the workers. The team cannot be used afterwards."""
+        with self._changed:
+            self._stop = True
+            if self._pid == os.getpid():
+                self._sync[fields.JOB] = -1
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        self._threads = []

@@ -1,0 +1,64 @@
+"""Panels: 16 rows of blocks, interleaved so that one vector load feeds 16 rows.
+
+A block is cut into units of 1, 2 or 4 bytes. A panel block holds the blocks of 16 rows at the same columns, unit by
+unit: the unit at byte ``o`` of row ``r``'s block, ``u`` bytes wide, lies at ``16 * o + u * r``. Every byte of the
+16 blocks appears once, so going to panels and back loses nothing, and the size does not change. Rows that are missing
+from the last panel are zero bytes.
+
+For types whose weights are floats a unit is one weight, and 8 columns make one panel block; missing columns are zero.
+"""
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+ROWS = 16
+
+# type -> runs of units in a block: (bytes, unit width); float types: the width of one weight, 8 to a panel block
+UNITS: dict[str, tuple[tuple[int, int], ...]] = {
+    "f32": ((32, 4),), "f16": ((16, 2),), "bf16": ((16, 2),),
+    "q4_0": ((2, 2), (16, 4)), "q4_1": ((4, 2), (16, 4)),
+    "q5_0": ((2, 2), (20, 4)), "q5_1": ((4, 2), (20, 4)), "q8_0": ((2, 2), (32, 4)),
+    "q2_k": ((16, 1), (64, 4), (4, 2)), "q3_k": ((96, 4), (12, 1), (2, 2)),
+    "q4_k": ((4, 2), (12, 1), (128, 4)), "q5_k": ((4, 2), (12, 1), (160, 4)), "q6_k": ((192, 4), (16, 1), (2, 2)),
+    "iq4_nl": ((2, 2), (16, 4)), "iq4_xs": ((4, 2), (4, 1), (128, 4)), "mxfp4": ((1, 1), (16, 4)),
+    "tq1_0": ((52, 4), (2, 2)), "tq2_0": ((64, 4), (2, 2)),
+    "q1_0": ((2, 2), (16, 4)), "q2_0": ((2, 2), (16, 4)),
+}
+
+
+def block_bytes(name: str) -> int:
+    """Bytes of one block (for float types: of 8 weights) of one row."""
+    return sum(n for n, _ in UNITS[name])
+
+
+def to_panels(rows: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
+    """``rows`` uint8 (n_rows, n_blocks * block_bytes) to uint8 (n_panels, n_blocks * 16 * block_bytes), C order.
+
+    The reference; the engine's kernel ``repack`` does the same faster. Float rows must be padded to 8 columns.
+    """
+    size = block_bytes(name)
+    n_rows, n_blocks = rows.shape[0], rows.shape[1] // size
+    padded = np.zeros((-(-n_rows // ROWS) * ROWS, n_blocks, size), np.uint8)
+    padded[:n_rows] = rows.reshape(n_rows, n_blocks, size)
+    panels = padded.reshape(-1, ROWS, n_blocks, size).transpose(0, 2, 1, 3)      # panel, block, row, byte
+    out = np.empty((panels.shape[0], n_blocks, ROWS * size), np.uint8)
+    at = 0
+    for n, width in UNITS[name]:
+        part = panels[..., at:at + n].reshape(*panels.shape[:3], n // width, width).swapaxes(2, 3)
+        out[..., ROWS * at:ROWS * (at + n)] = part.reshape(*panels.shape[:2], ROWS * n)
+        at += n
+    return out.reshape(panels.shape[0], -1)
+
+
+def from_panels(panels: npt.NDArray[np.uint8], name: str, n_rows: int) -> npt.NDArray[np.uint8]:
+    """The inverse of ``to_panels``: uint8 (n_rows, n_blocks * block_bytes)."""
+    size = block_bytes(name)
+    blocks = panels.reshape(panels.shape[0], -1, ROWS * size)
+    out = np.empty((panels.shape[0], ROWS, blocks.shape[1], size), np.uint8)
+    at = 0
+    for n, width in UNITS[name]:
+        part = blocks[..., ROWS * at:ROWS * (at + n)].reshape(*blocks.shape[:2], n // width, ROWS, width)
+        out[..., at:at + n] = part.transpose(0, 3, 1, 2, 4).reshape(out.shape[0], ROWS, blocks.shape[1], n)
+        at += n
+    return out.reshape(-1, blocks.shape[1] * size)[:n_rows]

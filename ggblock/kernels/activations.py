@@ -1,0 +1,207 @@
+"""What happens between matrix products: normalize, gate, and write activations in the layout that ``matmul`` reads.
+
+With one token every thread does all of the work into buffers of its own, so that no barrier is needed before the
+matrix product; with more, the threads share the tiles of tokens.
+
+Formulas: RMS norm ``x * w / sqrt(mean(x**2) + eps)`` (Zhang & Sennrich 2019); SiLU ``x / (1 + exp(-x))``; GELU in its
+tanh form (Hendrycks & Gimpel 2016). Quantization of 32 values: ``d = max|x| / 127``, ``q = round(x / d)``; with two
+terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127].
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..simd.jit import inline
+from ..simd.machines import MACHINES
+from ..simd.vec import (MACHINE, bitcast, convert, lane_at, lane_of, load, max_of, round_even, splat, store, sum_of, vabs, vexp, vmax,
+                        vmin, zero)
+from .args import arg, arg_f32, state
+from .fields import META, N_TOKENS
+
+TILE = MACHINES[MACHINE].tile_tokens
+F = "f32x16"
+
+
+@inline
+def spread(bytes16, to, stride):
+    """Four groups of four bytes, ``stride`` bytes apart."""
+    groups = bitcast(bytes16, "i32x4")
+    store(to, lane_of(groups, 0))
+    store(to + stride, lane_of(groups, 1))
+    store(to + 2 * stride, lane_of(groups, 2))
+    store(to + 3 * stride, lane_of(groups, 3))
+
+
+@inline
+def quantize32(a, b, q, q2, meta, tokens, two):
+    """32 values (``a``, ``b``: 16 each) as one or two terms of int8, with their scale and sums; see the module."""
+    peak = max_of(vmax(vabs(a), vabs(b)))
+    d = peak / np.float32(127)
+    inverse = np.float32(0)
+    if d > np.float32(0):
+        inverse = np.float32(1) / d
+        if inverse > np.float32(3e38):   # a denormal scale: these values are zero for every purpose
+            inverse = np.float32(0)
+    v = splat(inverse, F)
+    xa, xb = a * v, b * v
+    ra, rb = round_even(xa), round_even(xb)
+    ia, ib = convert(ra, "i32x16"), convert(rb, "i32x16")
+    stride = 4 * tokens
+    spread(convert(ia, "i8x16"), q, stride)
+    spread(convert(ib, "i8x16"), q + 4 * stride, stride)
+    low, high = sum_of(ia), sum_of(ib)
+    if two:
+        top = splat(np.float32(127), F)
+        bottom = splat(np.float32(-127), F)
+        s256 = splat(np.float32(256), F)
+        ja = convert(vmax(bottom, vmin(top, round_even((xa - ra) * s256))), "i32x16")
+        jb = convert(vmax(bottom, vmin(top, round_even((xb - rb) * s256))), "i32x16")
+        spread(convert(ja, "i8x16"), q2, stride)
+        spread(convert(jb, "i8x16"), q2 + 4 * stride, stride)
+        low = low * np.int32(256) + sum_of(ja)
+        high = high * np.int32(256) + sum_of(jb)
+        d = d / np.float32(256)
+    store(meta, np.float32(d))
+    store(meta + stride, np.float32(d * np.float32(low + high)))
+    store(meta + 2 * stride, np.float32(d * np.float32(low)))
+    store(meta + 3 * stride, np.float32(d * np.float32(high)))
+
+
+@inline
+def write_floats(a, b, x, tokens):
+    """32 float values of one token into the float layout."""
+    stride = 4 * tokens
+    if tokens == 1:
+        store(x, a)
+        store(x + 64, b)
+    else:
+        for i in range(16):
+            store(x + i * stride, lane_at(a, i))
+            store(x + (i + 16) * stride, lane_at(b, i))
+
+
+def _emit(mode: str) -> Any:
+    """``emit(a, b, k32, q, q2, meta, tokens)``: 32 values at block ``k32`` of a token, in ``mode`` "1", "2" or "f"."""
+    two = mode == "2"
+
+    @inline
+    def as_int8(a, b, k32, q, q2, meta, tokens):
+        at = k32 * 32 * tokens
+        quantize32(a, b, q + at, q2 + at, meta + k32 * 4 * META * tokens, tokens, two)
+
+    @inline
+    def as_float(a, b, k32, q, q2, meta, tokens):
+        write_floats(a, b, q + k32 * 128 * tokens, tokens)
+    return as_float if mode == "f" else as_int8
+
+
+def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
+    """A kernel that writes rows of activations.
+
+    ``begin(op, t)`` prepares token ``t`` and returns a float32; ``value(op, t, i, f)`` gives its values ``i .. i + 15``.
+    Columns 0-6 of all these kernels: K, q, q2, meta, thread stride of q and of meta, bytes of a tile of q, then of meta.
+    """
+    emit_one, emit_many = _emit(one), _emit(many)
+
+    def write(op, thread, n_threads):
+        n32 = (arg(op, 0) + 31) // 32
+        n_tokens = state(op, N_TOKENS)
+        if n_tokens == 1:
+            q, q2, meta = arg(op, 1) + thread * arg(op, 4), arg(op, 2) + thread * arg(op, 4), arg(op, 3) + thread * arg(op, 5)
+            f = begin(op, 0)
+            for k in range(n32):
+                emit_one(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), k, q, q2, meta, 1)
+        else:
+            n_tiles = (n_tokens + TILE - 1) // TILE
+            for tile in range(n_tiles * thread // n_threads, n_tiles * (thread + 1) // n_threads):
+                for slot in range(TILE):
+                    q, q2 = arg(op, 1) + tile * arg(op, 6) + 4 * slot, arg(op, 2) + tile * arg(op, 6) + 4 * slot
+                    meta = arg(op, 3) + tile * arg(op, 7) + 4 * slot
+                    t = tile * TILE + slot
+                    if t < n_tokens:
+                        f = begin(op, t)
+                        for k in range(n32):
+                            emit_many(value(op, t, 32 * k, f), value(op, t, 32 * k + 16, f), k, q, q2, meta, TILE)
+                    else:
+                        for k in range(n32):
+                            emit_many(zero(F), zero(F), k, q, q2, meta, TILE)
+    return write
+
+
+@inline
+def rms_scale(x, k, eps):
+    """``1 / sqrt(mean(x**2) + eps)`` over ``k`` floats at ``x``; the row is padded with zeros to 32."""
+    s0, s1 = zero(F), zero(F)
+    for i in range(0, (k + 31) // 32 * 128, 128):
+        a, b = load(x + i, F), load(x + i + 64, F)
+        s0 = s0 + a * a
+        s1 = s1 + b * b
+    return np.float32(1.0) / np.sqrt(sum_of(s0 + s1) / np.float32(k) + eps)
+
+
+def make_norm(one: str, many: str) -> Any:
+    """Optional ``x + post_norm(y)``, then RMS norm, then activations.
+
+    Further columns: 8 x, 9 bytes a token of x, 10 weight, 11 eps, 12 y or 0, 13 bytes a token of y, 14 weight of the
+    post norm, 15 where ``x + post_norm(y)`` goes (all threads write the same values there; never x itself),
+    16 bytes a token of that.
+    """
+    @inline
+    def begin(op, t):
+        k, eps = arg(op, 0), arg_f32(op, 11)
+        x = arg(op, 8) + t * arg(op, 9)
+        y = arg(op, 12)
+        if y != 0:
+            y += t * arg(op, 13)
+            out = arg(op, 15) + t * arg(op, 16)
+            f = splat(rms_scale(y, k, eps), F)
+            for i in range(0, (k + 15) // 16 * 64, 64):
+                store(out + i, load(x + i, F) + load(y + i, F) * f * load(arg(op, 14) + i, F))
+            x = out
+        return rms_scale(x, k, eps)
+
+    @inline
+    def value(op, t, i, f):
+        x = arg(op, 8) + t * arg(op, 9)
+        if arg(op, 12) != 0:
+            x = arg(op, 15) + t * arg(op, 16)
+        return load(x + 4 * i, F) * splat(f, F) * load(arg(op, 10) + 4 * i, F)
+
+    return _writer(begin, value, one, many)
+
+
+@inline
+def begin_nothing(op, t):
+    return np.float32(0)
+
+
+def make_gate(kind: str, one: str, many: str) -> Any:
+    """``act(gate) * up``, ``kind`` "silu" or "gelu". Further columns: 8 gate, 9 bytes a token, 10 up, 11 bytes a token."""
+    @inline
+    def silu(g):
+        return g / (splat(np.float32(1), F) + vexp(zero(F) - g))
+
+    @inline
+    def gelu(g):
+        # 0.5 g (1 + tanh u) = g / (1 + exp(-2 u)), u = sqrt(2 / pi) (g + 0.044715 g**3)
+        u = g * splat(np.float32(1.5957691216057308), F) * (splat(np.float32(1), F) + splat(np.float32(0.044715), F) * g * g)
+        return g / (splat(np.float32(1), F) + vexp(zero(F) - u))
+
+    act = {"silu": silu, "gelu": gelu}[kind]
+
+    @inline
+    def value(op, t, i, f):
+        return act(load(arg(op, 8) + t * arg(op, 9) + 4 * i, F)) * load(arg(op, 10) + t * arg(op, 11) + 4 * i, F)
+
+    return _writer(begin_nothing, value, one, many)
+
+
+def make_copy(one: str, many: str) -> Any:
+    """Float rows as they are. Further columns: 8 x, 9 bytes a token."""
+    @inline
+    def value(op, t, i, f):
+        return load(arg(op, 8) + t * arg(op, 9) + 4 * i, F)
+
+    return _writer(begin_nothing, value, one, many)

@@ -1,0 +1,56 @@
+"""The table of block families that have kernels, and what a family must say.
+
+A family describes one *panel block*: the blocks of 16 rows at the same columns, interleaved unit by unit (``format.panels``),
+so that a field at byte ``o`` of a block, of unit width ``u``, lies at ``16 * o`` of the panel block, row ``r`` at ``r * u``.
+A weight is ``code * scale + offset``.
+"""
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k", "q2_k", "q3_k", "iq4_nl",
+            "iq4_xs", "mxfp4", "tq1_0", "tq2_0", "q1_0", "q2_0")
+
+
+class Family:
+    """What ``matmul`` needs to know of a block type; subclasses fill it in. ``e`` is an ``Emit``, ``p`` an address."""
+
+    block = 32          # weights a block
+    n_bytes = 0         # bytes a block
+    sub = 32            # weights that share a scale and an offset
+    signed = False      # codes are signed bytes of full range (then ``dot_ss``)
+
+    def prepare(self, e: Any, p: Any) -> Any:
+        """What all sub-blocks of a block share; handed back to ``scale``."""
+        return e.half_load(p, 0)
+
+    def scale(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
+        """(scale, offset) of sub-block ``s``, each <16 x float>; offset may be None."""
+        raise AttributeError
+
+    def codes(self, e: Any, p: Any, s: int, k: int) -> Any:
+        """Codes of weights ``4 k .. 4 k + 3`` of sub-block ``s``: <64 x i8>, row-major 16 x 4, at most 127 unless signed."""
+        raise AttributeError
+
+    def lines(self) -> int:
+        """Cache lines of a panel block."""
+        return -(-self.n_bytes * 16 // 64)
+
+
+class FloatFamily:
+    """Weights that are floats: no codes, no scales."""
+
+    block = 8
+    n_bytes = 0
+
+    def weights(self, e: Any, p: Any, k: int) -> Any:
+        """Weight ``k`` of the block in all 16 rows: <16 x float>."""
+        raise AttributeError
+
+
+def family(name: str) -> Any:
+    """The description of block family ``name``. Raises ``KeyError`` where it has no kernel."""
+    if name not in FAMILIES:
+        raise KeyError(name)
+    return importlib.import_module(f"{__package__}.{name}").FAMILY

@@ -1,0 +1,171 @@
+"""Matrix products over panels of 16 rows: the tile generator.
+
+One tile is 16 rows by T tokens. For every sub-block of a weight panel the integer dot products of its codes with T
+rows of int8 activations are formed in 32-bit lanes, then::
+
+    y[row, token] += dot * (scale[row] * d[token]) + offset[row] * s[token]
+
+with ``d`` the activations' scale per 32 and ``s = d * sum(q)``. Two terms of activations (``q`` and ``q2``, together
+about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With float activations (reference mode) codes
+become floats instead and nothing is rounded to integers.
+
+Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: float32
+(n_tiles, K/32, 4, T) = d, s, s of the first 16, s of the last 16; floats: float32 (n_tiles, K, T). T is 1 for one token.
+
+Error bound of a row: |error| <= sum over sub-blocks of (|w| . |x - d q|) + K * 2**-24 * sum |terms|; the first part is
+the activations' rounding, at most d/2 (one term) or about d/512 (two terms) each.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core import types
+from numba.core.extending import intrinsic
+
+from ..simd.emit import Emit, llvm_type
+from ..simd.machines import MACHINES
+from ..simd.vec import MACHINE
+from . import families
+from .args import arg, state
+from .fields import META, N_TOKENS
+
+PREFETCH_BYTES = 4096     # ahead of the weights being read; measured best between 2 and 6 KiB on Zen 4
+
+
+def _block(e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, terms: int, sums: list[Any]) -> list[Any]:
+    """One panel block of a quantized family against ``tokens`` tokens; returns the new sums."""
+    b = e.b
+    shared = fam.prepare(e, p)
+    groups = fam.sub // 4
+    sums = list(sums)
+    for s in range(fam.block // fam.sub):
+        acc = [[e.zero("i32x16")] * tokens for _ in range(terms)]
+        for k in range(groups):
+            codes = fam.codes(e, p, s, k)
+            for t in range(tokens):
+                at = ((s * groups + k) * tokens + t) * 4
+                for term, base in enumerate((q, q2)[:terms]):
+                    dot = e.dot_ss if fam.signed else e.dot_us
+                    acc[term][t] = dot(acc[term][t], codes, e.bytes4(base, at))
+        scale, offset = fam.scale(e, p, shared, s)
+        if fam.signed and e.machine.signed_bias:
+            extra = b.fmul(scale, e.const("f32x16", -float(e.machine.signed_bias)))
+            offset = extra if offset is None else b.fadd(offset, extra)
+        at32 = s * fam.sub // 32 * META * tokens * 4
+        which = 1 if fam.sub == 32 else 2 + s % 2
+        for t in range(tokens):
+            total = acc[0][t] if terms == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
+            d = e.splat_load(meta, at32 + t * 4, "f32")
+            sums[t] = e.fma(b.sitofp(total, llvm_type("f32x16")), b.fmul(scale, d), sums[t])
+            if offset is not None:
+                sums[t] = e.fma(offset, e.splat_load(meta, at32 + (which * tokens + t) * 4, "f32"), sums[t])
+    return sums
+
+
+def _block_float(e: Emit, fam: Any, p: Any, x: Any, tokens: int, sums: list[Any]) -> list[Any]:
+    """One panel block against float activations."""
+    b = e.b
+    sums = list(sums)
+
+    def multiply(w: Any, k: int) -> None:
+        for t in range(tokens):
+            sums[t] = e.fma(w, e.splat_load(x, (k * tokens + t) * 4, "f32"), sums[t])
+
+    if isinstance(fam, families.FloatFamily):
+        for k in range(fam.block):
+            multiply(fam.weights(e, p, k), k)
+        return sums
+    shared = fam.prepare(e, p)
+    for s in range(fam.block // fam.sub):
+        scale, offset = fam.scale(e, p, shared, s)
+        for k in range(fam.sub // 4):
+            codes = e.bitcast(fam.codes(e, p, s, k), "i32x16")
+            for j in range(4):
+                up = e.shl(codes, 24 - 8 * j)
+                shift = e.const("i32x16", 24)
+                code = b.sitofp(b.ashr(up, shift) if fam.signed else b.lshr(up, shift), llvm_type("f32x16"))
+                w = b.fmul(code, scale) if offset is None else e.fma(code, scale, offset)
+                multiply(w, s * fam.sub + 4 * k + j)
+    return sums
+
+
+@intrinsic(prefer_literal=True)
+def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, family, tokens, mode):
+    """16 rows by ``tokens`` tokens over all columns; writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
+
+    ``mode``: "1" or "2" terms of int8 activations, "f" float activations (then at ``q``). ``bias``: address of 16 floats
+    added to every token (zeros where there is no bias).
+    """
+    name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
+    fam = families.family(name)
+    sig = types.void(*[types.int64] * 9, family, tokens, mode)
+
+    def codegen(c, builder, s, a):
+        e = Emit(builder, MACHINE)
+        weights, first, second, metas, out, stride, blocks, add, bias_at = a[:9]
+        is_float = isinstance(fam, families.FloatFamily)
+        floats = how == "f" or is_float
+
+        def body(i: Any, carried: Any) -> Any:
+            p, x0, x1, m = carried[:4]
+            if n_tokens == 1:
+                for line in range(fam.lines() if not is_float else fam.n_bytes * 16 // 64):
+                    e.prefetch(p, PREFETCH_BYTES + 64 * line)
+            if floats:
+                sums = _block_float(e, fam, p, x0, n_tokens, carried[4:])
+            else:
+                sums = _block(e, fam, p, x0, x1, m, n_tokens, int(how), carried[4:])
+            width = 4 if floats else 1
+            return [e.at(p, fam.n_bytes * 16), e.at(x0, fam.block * n_tokens * width),
+                    e.at(x1, fam.block * n_tokens), e.at(m, fam.block // 32 * META * n_tokens * 4), *sums]
+
+        zero = e.zero("f32x16")
+        sums = e.loop(e.i64(0), blocks, 1, [weights, first, second, metas, *[zero] * n_tokens], body)[4:]
+        b = builder
+        biased = e.load(bias_at, 0, "f32x16")
+        results = [b.fadd(v, biased) for v in sums]
+        old = b.icmp_signed("!=", add, e.i64(0))
+        with b.if_else(old) as (then, otherwise):
+            with then:
+                at = out
+                for v in results:
+                    e.store(at, 0, b.fadd(e.load(at, 0, "f32x16"), v))
+                    at = b.add(at, stride)
+            with otherwise:
+                at = out
+                for v in results:
+                    e.store(at, 0, v)
+                    at = b.add(at, stride)
+        return c.get_dummy_value()
+    return sig, codegen
+
+
+def make_matmul(family: str, one: str, many: str) -> Any:
+    """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the mode of ``tile`` for one token and for tiles.
+
+    Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
+    token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
+    and bytes from one panel's bias to the next (0 where all share zeros), bytes of a tile of q, of meta.
+    Split by panels, so results do not depend on the number of threads.
+    """
+    tile_tokens = MACHINES[MACHINE].tile_tokens
+
+    def matmul(op, thread, n_threads):
+        w, n_panels, n_blocks, panel_bytes = arg(op, 0), arg(op, 1), arg(op, 2), arg(op, 3)
+        q, q2, meta = arg(op, 4), arg(op, 5), arg(op, 6)
+        y, y_stride, accumulate, bias, bias_step = arg(op, 9), arg(op, 10), arg(op, 11), arg(op, 12), arg(op, 13)
+        n_tokens = state(op, N_TOKENS)
+        first, last = n_panels * thread // n_threads, n_panels * (thread + 1) // n_threads
+        if n_tokens == 1:
+            mine = thread * arg(op, 7)
+            for panel in range(first, last):
+                tile(w + panel * panel_bytes, q + mine, q2 + mine, meta + thread * arg(op, 8), y + panel * 64, y_stride,
+                     n_blocks, accumulate, bias + panel * bias_step, family, 1, one)
+        else:
+            n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
+            for panel in range(first, last):
+                for i in range(n_tiles):
+                    tile(w + panel * panel_bytes, q + i * arg(op, 14), q2 + i * arg(op, 14), meta + i * arg(op, 15),
+                         y + panel * 64 + i * tile_tokens * y_stride, y_stride, n_blocks, accumulate,
+                         bias + panel * bias_step, family, tile_tokens, many)
+    return matmul

@@ -1,0 +1,16 @@
+"""Q4_1: ``d * code + m``."""
+from .families import Family
+from .q4_0 import nibbles
+
+
+class Q4_1(Family):
+    n_bytes = 20
+
+    def scale(self, e, p, d, s):
+        return d, e.half_load(p, 32)
+
+    def codes(self, e, p, s, k):
+        return nibbles(e, p, 4, k)
+
+
+FAMILY = Q4_1()

@@ -1,0 +1,34 @@
+"""Q4_K: 8 sub-blocks of 32; ``d * sc * code - dmin * m`` with 6-bit scales and mins."""
+from .families import Family
+
+
+def scales_and_mins(e, p, first):
+    """Scales and mins of 8 sub-blocks, 6 bits each in 12 bytes from block byte ``first`` on: two pairs of <64 x i8>,
+    sub-blocks 0-3 and 4-7, 16 rows each.
+
+    Bytes 0-3 hold the scales of sub-blocks 0-3 and 4-7 their mins in the low 6 bits; the top 2 bits belong to
+    sub-blocks 4-7, whose low 4 bits are in bytes 8-11 (scale low nibble, min high nibble).
+    """
+    a, m, h = (e.load(p, 16 * (first + 4 * i), "i8x64") for i in range(3))
+    scales = (e.and_(a, 63), e.b.or_(e.and_(h, 15), e.bytes_lshr(a, 2, 0x30)))
+    mins = (e.and_(m, 63), e.b.or_(e.bytes_lshr(h, 4, 15), e.bytes_lshr(m, 2, 0x30)))
+    return scales, mins
+
+
+class Q4_K(Family):
+    block, n_bytes = 256, 144
+
+    def prepare(self, e, p):
+        return (e.half_load(p, 0), e.b.fneg(e.half_load(p, 32)), *scales_and_mins(e, p, 4))
+
+    def scale(self, e, p, shared, s):
+        d, minus_dmin, sc, mn = shared
+        sc, mn = (e.u_to_f32(e.part(v[s // 4], 16 * (s % 4), 16)) for v in (sc, mn))
+        return e.b.fmul(d, sc), e.b.fmul(minus_dmin, mn)
+
+    def codes(self, e, p, s, k):
+        raw = e.load(p, 16 * 16 + (s // 2) * 512 + k * 64, "i8x64")
+        return e.bytes_lshr(raw, 4 * (s % 2), 15)
+
+
+FAMILY = Q4_K()

@@ -1,0 +1,26 @@
+"""Which factory makes which kernel. ``factory(*parts)`` returns the Python function that Numba compiles."""
+from __future__ import annotations
+
+import importlib
+from typing import Any, Callable
+
+TABLE = {
+    "matmul": ("matmul", "make_matmul"),
+    "repack": ("repack", "make_repack"),
+    "norm": ("activations", "make_norm"),
+    "gate": ("activations", "make_gate"),
+    "copy": ("activations", "make_copy"),
+    "rope": ("rope", "make_rope"),
+    "attention": ("attention", "make_attention"),
+    "combine": ("attention", "make_combine"),
+    "team": ("team", "make_team"),
+    "post": ("team", "make_post"),
+}
+
+
+def build(name: str) -> Callable[..., Any]:
+    """The Python function of kernel ``name``. Raises ``KeyError`` for a name that no one registered."""
+    kind, *parts = name.split("/")
+    module, factory = TABLE[kind]
+    made: Callable[..., Any] = getattr(importlib.import_module(f"{__package__}.{module}"), factory)(*parts)
+    return made

@@ -1,0 +1,102 @@
+"""Rotary positions, q/k norms, and the writing of keys and values into the cache.
+
+Cache layout of one layer: keys (n_kv_heads, n_ctx / 16, head, 16), so that one vector load takes 16 positions of one
+dimension; values (n_kv_heads, n_ctx, head). Elements are IEEE halves or float32. ``head`` is the head size rounded up
+to 16; the padding stays zero.
+
+Rotation (Su et al. 2021): pair ``i`` turns by the table's angle; pairs are ``(2 i, 2 i + 1)`` ("norm") or
+``(i, i + n_rot / 2)`` ("neox").
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..simd.jit import inline
+from ..simd.vec import load, store, store_half
+from .activations import rms_scale
+from .args import arg, arg_f32, state
+from .fields import N_TOKENS, POSITION
+
+
+def make_rope(pairs: str, cache: str, norms: str) -> Any:
+    """Columns: 0 q, 1 bytes a token of q, 2 heads, 3 k, 4 bytes a token, 5 KV heads, 6 v, 7 bytes a token, 8 head size,
+    9 rotated dimensions, 10 table float32 (n_ctx, 2, n_rot / 2) of cosines and sines, 11 q out float32 (n_tokens, heads,
+    padded head), 12 factor on q, 13 key cache, 14 bytes a KV head, 15 value cache, 16 bytes a KV head, 17 scratch,
+    18 bytes of scratch a thread (a padded head), 19 q norm weight, 20 k norm weight, with eps in the upper half of
+    column 12. Split by token and head.
+    """
+    half = cache == "f16"
+    neox = pairs == "neox"
+    with_norm = norms == "norm"
+
+    @inline
+    def rotate(x, n_rot, table):
+        n = n_rot // 2
+        for i in range(n):
+            c, s = load(table + 4 * i, "f32"), load(table + 4 * (n + i), "f32")
+            at0 = x + 4 * i if neox else x + 8 * i
+            at1 = at0 + 4 * n if neox else at0 + 4
+            a, b = load(at0, "f32"), load(at1, "f32")
+            store(at0, np.float32(a * c - b * s))
+            store(at1, np.float32(a * s + b * c))
+
+    @inline
+    def copy_head(x, to, size, weight, eps, factor):
+        f = factor
+        if with_norm and weight != 0:
+            f = factor * norm_of(x, size, eps)
+            for i in range(size):
+                store(to + 4 * i, np.float32(load(x + 4 * i, "f32") * f * load(weight + 4 * i, "f32")))
+        else:
+            for i in range(size):
+                store(to + 4 * i, np.float32(load(x + 4 * i, "f32") * f))
+
+    @inline
+    def norm_of(x, size, eps):
+        total = np.float32(0)
+        if size % 32 == 0:
+            return rms_scale(x, size, eps)
+        for i in range(size):
+            v = load(x + 4 * i, "f32")
+            total += v * v
+        return np.float32(1) / np.sqrt(total / np.float32(size) + eps)
+
+    def rope(op, thread, n_threads):
+        heads, kv_heads, size, n_rot = arg(op, 2), arg(op, 5), arg(op, 8), arg(op, 9)
+        padded = (size + 15) // 16 * 16
+        n_tokens, position = state(op, N_TOKENS), state(op, POSITION)
+        eps = load(op + 8 * (3 + 12) + 4, "f32")
+        width = 2 if half else 4
+        per_token = heads + 2 * kv_heads
+        n_items = n_tokens * per_token
+        for item in range(n_items * thread // n_threads, n_items * (thread + 1) // n_threads):
+            t, h = item // per_token, item % per_token
+            at = position + t
+            table = arg(op, 10) + at * n_rot * 4
+            if h < heads:
+                to = arg(op, 11) + (t * heads + h) * padded * 4
+                copy_head(arg(op, 0) + t * arg(op, 1) + h * size * 4, to, size, arg(op, 19), eps, arg_f32(op, 12))
+                rotate(to, n_rot, table)
+            elif h < heads + kv_heads:
+                h -= heads
+                x = arg(op, 17) + thread * arg(op, 18)
+                copy_head(arg(op, 3) + t * arg(op, 4) + h * size * 4, x, size, arg(op, 20), eps, np.float32(1))
+                rotate(x, n_rot, table)
+                to = arg(op, 13) + h * arg(op, 14) + (at // 16 * padded * 16 + at % 16) * width
+                for i in range(size):
+                    if half:
+                        store_half(to + i * 32, load(x + 4 * i, "f32"))
+                    else:
+                        store(to + i * 64, load(x + 4 * i, "f32"))
+            else:
+                h -= heads + kv_heads
+                x = arg(op, 6) + t * arg(op, 7) + h * size * 4
+                to = arg(op, 15) + h * arg(op, 16) + at * padded * width
+                for i in range(size):
+                    if half:
+                        store_half(to + i * 2, load(x + 4 * i, "f32"))
+                    else:
+                        store(to + i * 4, load(x + 4 * i, "f32"))
+    return rope

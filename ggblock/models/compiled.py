@@ -1,0 +1,220 @@
+"""A model that runs: plans, weights and KV cache of one file.
+
+The architecture's file writes the rows of the layers; everything else is the same for all: embedding of ids, batches
+of at most ``BATCH`` tokens, the final norm and the logits, which form a plan of their own because they are only
+computed for the tokens that ask for them.
+"""
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import errors
+from ..engine.memory import buffer, floats
+from ..engine.plan import BATCH, Builder, Rows, round_up
+from ..engine.store import Notify
+from ..engine.team import Team, default_threads
+from ..engine.weights import Weight, describe, vector
+from ..format import GgufFile
+from ..kernels import fields
+from . import ARCHITECTURES
+from .config import Config, Source, read_config
+from .rope import RopeTable
+
+DEFAULT_CONTEXT = 8192
+LOGIT_ROWS = 32            # tokens whose logits are computed at once when all are asked for
+
+
+class KvCache:
+    """Keys and values of one layer; layout in ``kernels.rope``."""
+
+    def __init__(self, n_kv_heads: int, n_ctx: int, head: int, kind: str) -> None:
+        padded, width = round_up(head, 16), 2 if kind == "f16" else 4
+        self.head_bytes = n_ctx * padded * width
+        self.keys, self.values = buffer(n_kv_heads * self.head_bytes), buffer(n_kv_heads * self.head_bytes)
+
+
+class Layers:
+    """What an architecture's ``layers`` function writes with: the builder, the residual stream and the pieces of a layer.
+
+    ``x`` is the residual stream: rows of ``n_embd`` floats, already holding the (scaled) embeddings.
+    """
+
+    def __init__(self, source: Source, config: Config, builder: Builder, n_ctx: int, kv_type: str) -> None:
+        self.source, self.config, self.builder, self.n_ctx, self.kv_type = source, config, builder, n_ctx, kv_type
+        self.x = builder.rows(config.n_embd)
+        c = config
+        self.q, self.k, self.v = (builder.rows(n * c.head) for n in (c.n_heads, c.n_kv_heads, c.n_kv_heads))
+        self.attended, self.y = builder.rows(c.n_heads * c.head), builder.rows(c.n_embd)
+        self.gated, self.up = builder.rows(c.n_ff), builder.rows(c.n_ff)
+        self.tables: list[RopeTable] = []
+        self.caches: list[KvCache] = []
+        padded = round_up(c.head, 16)
+        group = c.n_heads // c.n_kv_heads
+        self._turned = floats(builder.capacity, c.n_heads * padded)
+        # as attention.scratch_bytes: rows of q, o and four words, scores of 8 rows by 64 keys
+        n_rows = 40 + 8 * group
+        self._scratch_bytes = round_up(n_rows * (2 * padded + 4) * 4 + 8 * 64 * 4 + 1024, 4096)
+        self._scratch = buffer(self._scratch_bytes * builder.n_threads)
+        self._chunks = -(-n_ctx // 256) + 1
+        self._parts = floats(c.n_kv_heads * self._chunks * group * (padded + 16))
+        builder.keep += [self._turned, self._scratch, self._parts]
+
+    def matrix(self, name: str, n_rows: int, n_cols: int) -> Weight:
+        return describe(self.source.tensor(name, n_rows, n_cols))
+
+    def vector(self, name: str, n: int) -> Any:
+        v = vector(self.source.tensor(name, n))
+        self.builder.keep.append(v)
+        return v
+
+    def optional_vector(self, name: str, n: int) -> Any:
+        return self.vector(name, n) if self.source.has(name) else None
+
+    def attention(self, table: RopeTable, pairs: str, scale: float, window: int = 0, q_norm: Any = None, k_norm: Any = None,
+                  ) -> None:
+        """q, k and v are in their buffers: turns them, stores keys and values, leaves the result in ``attended``."""
+        c, b = self.config, self.builder
+        cache = KvCache(c.n_kv_heads, round_up(self.n_ctx, 64), c.head, self.kv_type)
+        self.caches.append(cache)
+        if table not in self.tables:
+            self.tables.append(table)
+        norms = "none" if q_norm is None and k_norm is None else "norm"
+        from ..engine.plan import bits_of
+        b.op(f"rope/{pairs}/{self.kv_type}/{norms}", fields.ALWAYS,
+             self.q.data, self.q.stride, c.n_heads, self.k.data, self.k.stride, c.n_kv_heads, self.v.data, self.v.stride,
+             c.head, c.n_rot, table.data, self._turned, bits_of(scale, c.eps), cache.keys, cache.head_bytes, cache.values,
+             cache.head_bytes, self._scratch, self._scratch_bytes, 0 if q_norm is None else q_norm, 0 if k_norm is None else k_norm)
+        group = c.n_heads // c.n_kv_heads
+        b.op(f"attention/{group}/{c.head}/{self.kv_type}", fields.ALWAYS,
+             self._turned, c.n_kv_heads, cache.keys, cache.head_bytes, cache.values, cache.head_bytes, window,
+             self.attended.data, self.attended.stride, self._scratch, self._scratch_bytes, self._parts, self._chunks)
+        b.op(f"combine/{group}/{c.head}", fields.ALWAYS, c.n_kv_heads, window, self.attended.data, self._parts, self._chunks)
+
+
+class CompiledModel:
+    """A loaded model. ``forward`` appends to the KV cache; one call at a time.
+
+    ``n_vocab``, ``n_ctx`` (tokens the cache holds), ``n_ctx_train``, ``config``.
+    """
+
+    def __init__(self, file: GgufFile, config: Config, n_ctx: int, team: Team, layers: Layers, plan: Any, head_plan: Any,
+                 moved: list[tuple[int, Rows]], logits: Rows, embedding_scale: float) -> None:
+        self.config, self.n_vocab, self.n_ctx, self.n_ctx_train = config, config.n_vocab, n_ctx, config.n_ctx_train
+        self._team, self._layers, self._plan, self._head = team, layers, plan, head_plan
+        self._moved, self._logits, self._scale = moved, logits, np.float32(embedding_scale)
+        self._embedding = file.tensors["token_embd.weight"]
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def n_threads(self) -> int:
+        return self._team.n_threads
+
+    def _embed(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        tensor = self._embedding
+        rows = tensor.raw[ids].reshape(-1, tensor.type.block_bytes)
+        x = tensor.type.decode(rows).reshape(len(ids), self.config.n_embd)
+        return x * self._scale if self._scale != 1 else x
+
+    def forward(self, ids: Sequence[int] | npt.NDArray[Any], position: int, all_logits: bool = False,
+                ) -> npt.NDArray[np.float32]:
+        """Runs ``ids`` at ``position`` (0-based) and on; keys and values from there on are overwritten.
+
+        Returns the logits after the last token, float32 (1, n_vocab), or after every token, (n, n_vocab). Raises
+        ``ContextOverflow`` when the tokens do not fit, ``SettingError`` for an id outside the vocabulary.
+        """
+        tokens = np.asarray(ids, np.int64)
+        n = len(tokens)
+        if n == 0:
+            raise errors.SettingError("there are no tokens to run", where="ids")
+        if position < 0 or position + n > self.n_ctx:
+            raise errors.ContextOverflow("the tokens do not fit the context", expected=f"at most {self.n_ctx}", actual=position + n)
+        if tokens.min() < 0 or tokens.max() >= self.n_vocab:
+            bad = tokens.min() if tokens.min() < 0 else tokens.max()
+            raise errors.SettingError("token id outside the vocabulary", where="ids", expected=f"0 to {self.n_vocab - 1}", actual=bad)
+        with self._lock:
+            if self._closed:
+                raise errors.SettingError("the model is closed")
+            out = np.empty((n if all_logits else 1, self.n_vocab), np.float32)
+            for table in self._layers.tables:
+                table.ensure(position + n)
+            for start in range(0, n, BATCH):
+                batch = tokens[start:start + BATCH]
+                self._layers.x.data[:len(batch), :self.config.n_embd] = self._embed(batch)
+                self._plan.run(len(batch), position + start)
+                if all_logits:
+                    for first in range(0, len(batch), LOGIT_ROWS):
+                        count = min(LOGIT_ROWS, len(batch) - first)
+                        out[start + first:start + first + count] = self._run_head(first, count)
+            if not all_logits:
+                out[:] = self._run_head(len(batch) - 1, 1)
+        return out
+
+    def _run_head(self, first: int, count: int) -> npt.NDArray[np.float32]:
+        for column, rows in self._moved:
+            self._head.rows[0, column] = rows.data.ctypes.data + first * rows.stride
+        self._head.run(count, 0)
+        return self._logits.data[:count, :self.n_vocab]
+
+    def close(self) -> None:
+        """Ends the threads and lets go of the weights."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._team.close()
+                del self._plan, self._head, self._layers, self._logits
+
+
+def compile_model(file: GgufFile, *, threads: int | None, context: int | None, kv_type: str, reference: bool, offload: Any,
+                  notify: Notify | None) -> CompiledModel:
+    """See ``models.build``."""
+    architecture = file.metadata["general.architecture"] if "general.architecture" in file.metadata else None
+    if not isinstance(architecture, str):
+        raise errors.MissingKey("the file names no architecture", file=file.path, where="general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise errors.UnknownArchitecture("this architecture cannot be run", file=file.path, where="general.architecture",
+                                         expected=" or ".join(ARCHITECTURES), actual=architecture)
+    if kv_type not in ("f16", "f32"):
+        raise errors.SettingError("unknown type of KV cache", where="kv", expected="f16 or f32", actual=kv_type)
+    if offload not in (None, 0, "0", "none", ""):
+        raise errors.DeviceError("this version runs on the CPU only", where="offload", actual=offload)
+    source = Source(file, architecture)
+    config = read_config(source)
+    n_ctx = min(config.n_ctx_train, DEFAULT_CONTEXT) if context is None else context
+    if n_ctx < 1 or n_ctx > 1 << 22:
+        raise errors.SettingError("out of range", where="context", expected="1 to 4194304", actual=n_ctx)
+    n_threads = default_threads() if threads is None else threads
+    modes = ("f", "f") if reference else ("2", "1")
+    builder = Builder(modes, n_threads, min(BATCH, round_up(n_ctx, 16)))
+    layers = Layers(source, config, builder, n_ctx, kv_type)
+    written = importlib.import_module(f".{architecture}", __package__).layers(layers)
+
+    head = Builder(modes, n_threads, LOGIT_ROWS)
+    logits = head.rows(config.n_vocab)
+    tied = not source.has("output.weight")
+    output = layers.matrix("token_embd.weight" if tied else "output.weight", config.n_vocab, config.n_embd)
+    head.keep.append(written.output_norm)
+    last = written.x or layers.x
+    a = head.norm(last, written.output_norm, config.eps, written.residual)
+    head.matmul(a, output, logits)
+    head.barrier()
+
+    from ..engine.store import kernels
+    kernels(["team", "post", "repack", *builder.kernel_names(), *head.kernel_names()], notify)
+    team = Team(n_threads)
+    try:
+        plan, head_plan = builder.finish(team), head.finish(team)
+    except BaseException:
+        team.close()
+        raise
+    # columns of the norm's row that hold float rows (kernels.activations.make_norm): the head starts at any of them
+    moved = [(fields.A + 8, last)]
+    if written.residual:
+        moved += [(fields.A + 12, written.residual[0]), (fields.A + 15, written.residual[2])]
+    return CompiledModel(file, config, n_ctx, team, layers, plan, head_plan, moved, logits, written.embedding_scale)

@@ -1,0 +1,163 @@
+"""A thin layer over llvmlite's builder for code that works on vectors of 16 lanes.
+
+Addresses are ``i64`` values; a load or store takes an address and a constant offset in bytes. No alignment is assumed.
+"""
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+from llvmlite import ir
+
+from .machines import MACHINES, Machine, declare
+
+I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+F16, F32 = ir.HalfType(), ir.FloatType()
+ELEMENTS = {"i8": I8, "u8": I8, "i16": I16, "u16": I16, "i32": I32, "i64": I64, "f16": F16, "f32": F32, "b1": I1}
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """``"f32x16"`` -> ``("f32", 16)``; a scalar has one lane."""
+    element, _, lanes = name.partition("x")
+    return element, int(lanes or 1)
+
+
+def llvm_type(name: str) -> Any:
+    element, lanes = split_name(name)
+    return ELEMENTS[element] if lanes == 1 else ir.VectorType(ELEMENTS[element], lanes)
+
+
+class Emit:
+    """Emits into one function; values are llvmlite values."""
+
+    def __init__(self, builder: Any, machine: Machine | str) -> None:
+        self.b = builder
+        self.machine = MACHINES[machine] if isinstance(machine, str) else machine
+
+    # --- constants and addresses
+    def i64(self, value: int) -> Any:
+        return ir.Constant(I64, value)
+
+    def const(self, name: str, value: float) -> Any:
+        t = llvm_type(name)
+        return ir.Constant(t, [value] * t.count) if isinstance(t, ir.VectorType) else ir.Constant(t, value)
+
+    def zero(self, name: str) -> Any:
+        return ir.Constant(llvm_type(name), None)
+
+    def at(self, address: Any, offset: Any = 0, scale: int = 1) -> Any:
+        """``address + offset * scale`` as an ``i64``."""
+        if isinstance(offset, int):
+            return self.b.add(address, self.i64(offset * scale)) if offset else address
+        return self.b.add(address, self.b.mul(offset, self.i64(scale)) if scale != 1 else offset)
+
+    def _pointer(self, address: Any, offset: int, t: Any) -> Any:
+        p = self.b.inttoptr(address, I8.as_pointer())
+        if offset:
+            p = self.b.gep(p, [self.i64(offset)])
+        return self.b.bitcast(p, t.as_pointer())
+
+    def load(self, address: Any, offset: int, name: str) -> Any:
+        r = self.b.load(self._pointer(address, offset, llvm_type(name)))
+        r.align = 1
+        return r
+
+    def store(self, address: Any, offset: int, value: Any) -> None:
+        self.b.store(value, self._pointer(address, offset, value.type)).align = 1
+
+    def prefetch(self, address: Any, offset: int) -> None:
+        f = declare(self.b, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+        self.b.call(f, [self._pointer(address, offset, I8)] + [ir.Constant(I32, v) for v in (0, 3, 1)])
+
+    # --- vectors
+    def splat(self, value: Any, lanes: int = 16) -> Any:
+        t = ir.VectorType(value.type, lanes)
+        u = self.b.insert_element(ir.Constant(t, ir.Undefined), value, ir.Constant(I32, 0))
+        return self.b.shuffle_vector(u, u, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
+
+    def splat_load(self, address: Any, offset: int, name: str, lanes: int = 16) -> Any:
+        return self.splat(self.load(address, offset, name), lanes)
+
+    def bytes4(self, address: Any, offset: int) -> Any:
+        """Four bytes from memory, repeated over 64 bytes."""
+        return self.b.bitcast(self.splat_load(address, offset, "i32"), llvm_type("i8x64"))
+
+    def part(self, value: Any, start: int, count: int) -> Any:
+        return self.b.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, count), list(range(start, start + count))))
+
+    def shuffle(self, value: Any, indices: Sequence[int]) -> Any:
+        return self.b.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, len(indices)), list(indices)))
+
+    def bitcast(self, value: Any, name: str) -> Any:
+        return self.b.bitcast(value, llvm_type(name))
+
+    def and_(self, value: Any, mask: int) -> Any:
+        return self.b.and_(value, ir.Constant(value.type, [mask] * value.type.count))
+
+    def shl(self, value: Any, n: int) -> Any:
+        return self.b.shl(value, ir.Constant(value.type, [n] * value.type.count)) if n else value
+
+    def lshr(self, value: Any, n: int) -> Any:
+        return self.b.lshr(value, ir.Constant(value.type, [n] * value.type.count)) if n else value
+
+    def bytes_lshr(self, value: Any, n: int, mask: int) -> Any:
+        """``(byte >> n) & mask`` for each of 64 bytes, through 32-bit shifts (x86 has no byte shift)."""
+        if n:
+            value = self.bitcast(self.lshr(self.bitcast(value, "i32x16"), n), "i8x64")
+        return self.and_(value, mask)
+
+    def bytes_shl(self, value: Any, n: int) -> Any:
+        """``byte << n`` where no bit leaves its byte."""
+        return self.bitcast(self.shl(self.bitcast(value, "i32x16"), n), "i8x64") if n else value
+
+    def u_to_f32(self, value: Any) -> Any:
+        """Small unsigned integers (below 2**31 after widening) to float32."""
+        t = ir.VectorType(I32, value.type.count)
+        return self.b.sitofp(self.b.zext(value, t) if value.type.element != I32 else value, ir.VectorType(F32, t.count))
+
+    def i_to_f32(self, value: Any) -> Any:
+        t = ir.VectorType(I32, value.type.count)
+        return self.b.sitofp(self.b.sext(value, t) if value.type.element != I32 else value, ir.VectorType(F32, t.count))
+
+    def half_load(self, address: Any, offset: int, lanes: int = 16) -> Any:
+        return self.b.fpext(self.load(address, offset, f"f16x{lanes}"), ir.VectorType(F32, lanes))
+
+    def call(self, name: str, *args: Any) -> Any:
+        """An LLVM intrinsic over equal types, such as ``fma``: ``llvm.fma.v16f32``."""
+        t = args[0].type
+        suffix = f"v{t.count}{'f32' if t.element == F32 else 'i' + str(t.element.width)}" if isinstance(t, ir.VectorType) \
+            else ("f32" if t == F32 else f"i{t.width}")
+        return self.b.call(declare(self.b, f"llvm.{name}.{suffix}", t, [a.type for a in args]), args)
+
+    def fma(self, x: Any, y: Any, z: Any) -> Any:
+        return self.call("fma", x, y, z)
+
+    def dot_us(self, acc: Any, u: Any, s: Any) -> Any:
+        return self.machine.dot_us(self.b, acc, u, s)
+
+    def dot_ss(self, acc: Any, w: Any, s: Any) -> Any:
+        return self.machine.dot_ss(self.b, acc, w, s)
+
+    # --- control flow
+    def loop(self, start: Any, stop: Any, step: int, carried: Sequence[Any],
+             body: Callable[[Any, list[Any]], Sequence[Any]]) -> list[Any]:
+        """``for i in range(start, stop, step)`` over ``i64``; ``body(i, values)`` returns the next values."""
+        b = self.b
+        entry = b.block
+        head, inner, done = (b.append_basic_block(n) for n in ("head", "body", "done"))
+        b.branch(head)
+        b.position_at_end(head)
+        i = b.phi(I64)
+        phis = [b.phi(v.type) for v in carried]
+        i.add_incoming(start, entry)
+        for phi, value in zip(phis, carried):
+            phi.add_incoming(value, entry)
+        b.cbranch(b.icmp_signed("<", i, stop), inner, done)
+        b.position_at_end(inner)
+        following = list(body(i, phis))
+        last = b.block
+        i.add_incoming(b.add(i, self.i64(step)), last)
+        for phi, value in zip(phis, following):
+            phi.add_incoming(value, last)
+        b.branch(head)
+        b.position_at_end(done)
+        return phis

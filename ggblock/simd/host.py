@@ -1,0 +1,77 @@
+"""The CPU that this process runs on, and the vector machine that fits it.
+
+Needs llvmlite and not Numba. ``GGBLOCK_MACHINE`` forces a machine for tests and measurements; it must be set
+before the first kernel is compiled, because Numba fixes its target once a process.
+"""
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from ..errors import SettingError
+
+MACHINES = ("avx512", "avxvnni", "avx2", "neon", "portable")
+
+_AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What code is generated for: a CPU name and features in LLVM's spelling, and our machine's name."""
+
+    cpu: str
+    features: str
+    machine: str
+
+
+def _detect(arch: str, features: dict[str, bool]) -> str:
+    if all(features.get(name) for name in _AVX512):
+        return "avx512"
+    if features.get("avx2") and features.get("fma") and features.get("f16c"):
+        return "avxvnni" if features.get("avxvnni") else "avx2"
+    if arch.startswith("aarch64") and features.get("dotprod"):
+        return "neon"
+    return "portable"
+
+
+def _runs_on(machine: str, features: dict[str, bool]) -> bool:
+    needs = {"avx512": _AVX512, "avxvnni": ("avxvnni", "avx2", "fma", "f16c"), "avx2": ("avx2", "fma", "f16c"),
+             "neon": ("dotprod",), "portable": ()}[machine]
+    return all(features.get(name) for name in needs)
+
+
+@functools.cache
+def host() -> Host:
+    """The target of this process.
+
+    Raises ``SettingError`` where ``GGBLOCK_MACHINE`` names no machine, or one that this CPU cannot run.
+    """
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    arch = llvm.get_process_triple().split("-")[0]
+    try:
+        features = dict(llvm.get_host_cpu_features())
+    except RuntimeError:  # LLVM cannot tell on some platforms
+        features = {}
+    cpu = llvm.get_host_cpu_name()
+    forced = os.environ.get("GGBLOCK_MACHINE", "").lower()
+    if forced and forced not in MACHINES:
+        raise SettingError("no such vector machine", where="GGBLOCK_MACHINE", expected=" ".join(MACHINES), actual=forced)
+    if forced and not _runs_on(forced, features):
+        raise SettingError("this CPU cannot run that vector machine", where="GGBLOCK_MACHINE", actual=forced)
+    machine = forced or _detect(arch, features)
+    if forced and forced != _detect(arch, features):
+        # keep the CPU's schedule model, take away what the forced machine would not have
+        drop = ["avx512", "avx10", "amx", "evex512"] if forced in ("avx2", "avxvnni") else []
+        if forced == "avx2":
+            drop += ["avxvnni"]
+        if forced == "portable":
+            if arch == "x86_64":
+                cpu, features = "x86-64", {}
+            elif arch.startswith("aarch64"):
+                cpu, features = "generic", {}
+        features = {name: on and not any(name.startswith(d) for d in drop) for name, on in features.items()}
+    return Host(cpu, ",".join(("+" if on else "-") + name for name, on in sorted(features.items())), machine)

@@ -1,0 +1,40 @@
+"""Turns a kernel into object code with Numba. The only module of ggblock that calls Numba's decorators.
+
+A kernel is an ordinary Python function of three int64: the address of its plan row, the thread's number, and how
+many threads there are. Float arithmetic is strict except that a multiplication and an addition may be contracted;
+nothing is assumed about NaN or infinity.
+"""
+from __future__ import annotations
+
+import os
+from typing import Any, Callable
+
+from .host import host
+
+
+def _prepare() -> None:
+    """Numba fixes its target when it is first used: tell it ours before."""
+    target = host()
+    os.environ["NUMBA_CPU_NAME"] = target.cpu
+    os.environ["NUMBA_CPU_FEATURES"] = target.features
+
+
+_prepare()
+
+import numba  # noqa: E402
+from numba.core import types  # noqa: E402
+
+KERNEL = types.void(types.int64, types.int64, types.int64)
+FASTMATH = {"contract"}
+
+
+def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL) -> tuple[str, bytes]:
+    """Compiles ``function`` for this CPU; returns (symbol, object code). Raises Numba's errors: ours to fix."""
+    compiled = numba.cfunc(signature, nopython=True, boundscheck=False, fastmath=FASTMATH, error_model="numpy")(function)
+    library = compiled._library
+    return compiled._wrapper_name, library.serialize_using_object_code()[2][0]
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """A helper that kernels call; LLVM inlines it into them."""
+    return numba.njit(function, nogil=True, boundscheck=False, fastmath=FASTMATH, error_model="numpy", forceinline=True)

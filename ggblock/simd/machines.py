@@ -1,0 +1,126 @@
+"""The operations that differ from one instruction set to the next.
+
+Everything else in ``emit`` is written for 16 lanes and split by LLVM's type legalizer where registers are narrower.
+What LLVM does not find by itself is the integer dot product: 16 lanes of int32, each the sum of four products of bytes.
+
+``dot_us``  unsigned bytes, at most 127, times signed bytes
+``dot_ss``  signed bytes of full range times signed bytes in [-127, 127]; a machine that only has the unsigned form
+            adds ``signed_bias`` to the left side, and the caller subtracts ``signed_bias`` times the sum of the right side
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from llvmlite import ir
+
+I8, I16, I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+V8, V32 = ir.VectorType(I8, 64), ir.VectorType(I32, 16)
+
+
+def declare(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    """The LLVM function ``name`` of the builder's module, declared once."""
+    module = builder.module
+    found = module.globals.get(name)
+    return found if found is not None else ir.Function(module, ir.FunctionType(result, args), name)
+
+
+def _constant(vector: Any, value: int) -> Any:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _slices(b: Any, value: Any, n: int) -> list[Any]:
+    """A vector cut into ``n`` equal vectors."""
+    width = value.type.count // n
+    return [b.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, width), list(range(i * width, (i + 1) * width))))
+            for i in range(n)]
+
+
+def _join(b: Any, parts: list[Any]) -> Any:
+    while len(parts) > 1:
+        width = parts[0].type.count
+        mask = ir.Constant(ir.VectorType(I32, 2 * width), list(range(2 * width)))
+        parts = [b.shuffle_vector(parts[i], parts[i + 1], mask) for i in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def _by_parts(b: Any, n: int, acc: Any, u: Any, s: Any, one: Callable[[Any, Any, Any], Any]) -> Any:
+    return _join(b, [one(*abc) for abc in zip(_slices(b, acc, n), _slices(b, u, n), _slices(b, s, n))])
+
+
+def _avx512_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
+    return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", V32, [V32, V8, V8]), [acc, u, s])
+
+
+def _avxvnni_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
+    v8, v32 = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
+    f = declare(b, "llvm.x86.avx512.vpdpbusd.256", v32, [v32, v8, v8])  # AVX-VNNI selects the same intrinsic
+    return _by_parts(b, 2, acc, u, s, lambda a, x, y: b.call(f, [a, x, y]))
+
+
+def _flip(b: Any, v: Any) -> Any:
+    return b.xor(v, _constant(V8, 0x80))
+
+
+def _avx2_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
+    v8, v16, v32 = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+    mul = declare(b, "llvm.x86.avx2.pmadd.ub.sw", v16, [v8, v8])  # saturates above 127 * 127 * 2: hence at most 127
+    add = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
+    ones = _constant(v16, 1)
+    return _by_parts(b, 2, acc, u, s, lambda a, x, y: b.add(a, b.call(add, [b.call(mul, [x, y]), ones])))
+
+
+def _avx2_ss(b: Any, acc: Any, w: Any, s: Any) -> Any:
+    # |w| * (sign(w) * s): |-128| is 128 as an unsigned byte, and 128 * 127 * 2 still fits int16
+    v8, v16, v32 = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+    mul = declare(b, "llvm.x86.avx2.pmadd.ub.sw", v16, [v8, v8])
+    add = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
+    sign = declare(b, "llvm.x86.avx2.psign.b", v8, [v8, v8])
+    ones = _constant(v16, 1)
+    return _by_parts(b, 2, acc, w, s, lambda a, x, y: b.add(
+        a, b.call(add, [b.call(mul, [b.call(sign, [x, x]), b.call(sign, [y, x])]), ones])))
+
+
+def _neon(b: Any, acc: Any, w: Any, s: Any) -> Any:
+    v8, v32 = ir.VectorType(I8, 16), ir.VectorType(I32, 4)
+    f = declare(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", v32, [v32, v8, v8])
+    return _by_parts(b, 4, acc, w, s, lambda a, x, y: b.call(f, [a, x, y]))
+
+
+def _portable(signed: bool) -> Callable[[Any, Any, Any, Any], Any]:
+    def dot(b: Any, acc: Any, w: Any, s: Any) -> Any:
+        # byte j of every 32-bit lane, shifted to the top and back, so that no lane ever crosses another
+        w32, s32 = b.bitcast(w, V32), b.bitcast(s, V32)
+        down = b.ashr if signed else b.lshr
+        for j in range(4):
+            up = _constant(V32, 24 - 8 * j)
+            x = down(b.shl(w32, up), _constant(V32, 24))
+            y = b.ashr(b.shl(s32, up), _constant(V32, 24))
+            acc = b.add(acc, b.mul(x, y))
+        return acc
+    return dot
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One instruction set: its dot products, and the tile that its registers hold best."""
+
+    name: str
+    dot_us: Callable[[Any, Any, Any, Any], Any]
+    dot_ss: Callable[[Any, Any, Any, Any], Any]
+    signed_bias: int      # what dot_ss adds to its left side
+    tile_tokens: int      # tokens of a matrix-matrix tile; the activation layout follows it
+    lanes: int            # lanes of 32 bits in one register
+
+
+def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, Any, Any], Any]:
+    return lambda b, acc, w, s: dot_us(b, acc, _flip(b, w), s)
+
+
+MACHINES = {
+    "avx512": Machine("avx512", _avx512_us, _via_us(_avx512_us), 128, 8, 16),
+    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), 128, 4, 8),
+    "avx2": Machine("avx2", _avx2_us, _avx2_ss, 0, 4, 8),
+    "neon": Machine("neon", _neon, _neon, 0, 4, 4),
+    "portable": Machine("portable", _portable(False), _portable(True), 0, 4, 4),
+}

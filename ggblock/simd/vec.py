@@ -1,0 +1,327 @@
+"""Vectors as Numba values: the operations of ``emit`` for use inside Numba functions.
+
+A vector type is named like ``"f32x16"``. Addresses are int64, offsets are in bytes. Operators ``+ - * / & | ^`` work
+lane by lane on vectors of one type; ``/`` only on floats. Names that end in ``_of`` take scalars apart or together.
+Importing this module imports Numba: only kernels do.
+"""
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.extending import intrinsic, models, register_model  # type: ignore[attr-defined]
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+
+from .emit import Emit, llvm_type, split_name
+from .host import host
+from .machines import declare
+
+MACHINE = host().machine
+SCALARS = {"i8": types.int8, "u8": types.uint8, "i16": types.int16, "i32": types.int32, "i64": types.int64,
+           "f32": types.float32}
+
+
+class Vec(types.Type):  # type: ignore[misc]
+    """``lanes`` values of ``element`` ("f32", "i32", "u8", "f16", "b1" ...) in one LLVM vector."""
+
+    def __init__(self, element: str, lanes: int) -> None:
+        self.element, self.lanes = element, lanes
+        super().__init__(f"{element}x{lanes}")
+
+
+@register_model(Vec)
+class VecModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, fe_type: Vec) -> None:
+        super().__init__(manager, fe_type, llvm_type(fe_type.name))
+
+
+def vec(name: str) -> Any:
+    element, lanes = split_name(name)
+    return SCALARS[element] if lanes == 1 else Vec(element, lanes)
+
+
+def _literal(value: Any) -> str | None:
+    return value.literal_value if isinstance(value, types.StringLiteral) else None
+
+
+def _e(builder: Any) -> Emit:
+    return Emit(builder, MACHINE)
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx, address, name):
+    """The value of type ``name`` at ``address``; no alignment assumed. ``f16`` is extended to float32 by ``convert``."""
+    t = vec(_literal(name))
+    return t(types.int64, name), lambda c, b, s, a: _e(b).load(a[0], 0, t.name if isinstance(t, Vec) else _literal(name))
+
+
+@intrinsic
+def store(typingctx, address, value):
+    """Writes ``value`` (scalar or vector) at ``address``."""
+    def codegen(c, b, s, a):
+        _e(b).store(a[0], 0, a[1])
+        return c.get_dummy_value()
+    return types.void(types.int64, value), codegen
+
+
+@intrinsic
+def store_half(typingctx, address, value):
+    """Writes a float32 as an IEEE half, rounded to nearest even."""
+    def codegen(c, b, s, a):
+        _e(b).store(a[0], 0, b.fptrunc(a[1], ir.HalfType()))
+        return c.get_dummy_value()
+    return types.void(types.int64, types.float32), codegen
+
+
+@intrinsic(prefer_literal=True)
+def splat(typingctx, value, name):
+    t = vec(_literal(name))
+    scalar = SCALARS[t.element]
+    return t(scalar, name), lambda c, b, s, a: _e(b).splat(a[0], t.lanes)
+
+
+@intrinsic(prefer_literal=True)
+def zero(typingctx, name):
+    t = vec(_literal(name))
+    return t(name), lambda c, b, s, a: ir.Constant(llvm_type(t.name), None)
+
+
+@intrinsic(prefer_literal=True)
+def lanes_of(typingctx, name):
+    """0, 1, 2, ... as a vector of int32."""
+    t = vec(_literal(name))
+    return t(name), lambda c, b, s, a: ir.Constant(llvm_type(t.name), list(range(t.lanes)))
+
+
+@intrinsic(prefer_literal=True)
+def convert(typingctx, value, name):
+    """Numeric conversion lane by lane; float to integer truncates, integers keep their low bits."""
+    t = vec(_literal(name))
+    src, dst = value.element, t.element
+
+    def codegen(c, b, s, a):
+        v, to = a[0], llvm_type(t.name)
+        from_float, to_float = src[0] == "f", dst[0] == "f"
+        if from_float and to_float:
+            return b.fpext(v, to) if (src, dst) == ("f16", "f32") else b.fptrunc(v, to)
+        if from_float:
+            return b.fptosi(v, to)
+        if to_float:
+            wide = ir.VectorType(ir.IntType(32), v.type.count)
+            if v.type.element.width < 32:
+                v = b.zext(v, wide) if src[0] == "u" else b.sext(v, wide)
+            return b.sitofp(v, to)
+        if v.type.element.width > to.element.width:
+            return b.trunc(v, to)
+        return b.zext(v, to) if src[0] in "ub" else b.sext(v, to)
+    return t(value, name), codegen
+
+
+@intrinsic(prefer_literal=True)
+def bitcast(typingctx, value, name):
+    t = vec(_literal(name))
+    return t(value, name), lambda c, b, s, a: b.bitcast(a[0], llvm_type(t.name))
+
+
+@intrinsic(prefer_literal=True)
+def lane_of(typingctx, value, index):
+    """Lane ``index`` (a literal) as a scalar."""
+    i = index.literal_value
+    return SCALARS[value.element](value, index), lambda c, b, s, a: b.extract_element(a[0], ir.Constant(ir.IntType(32), i))
+
+
+@intrinsic
+def lane_at(typingctx, value, index):
+    """Lane ``index``, known only when the kernel runs."""
+    return SCALARS[value.element](value, types.int64), lambda c, b, s, a: b.extract_element(a[0], a[1])
+
+
+def _call(name: str, n: int) -> Any:
+    @intrinsic
+    def f1(typingctx, x):
+        return x(x), lambda c, b, s, a: _e(b).call(name, *a)
+
+    @intrinsic
+    def f2(typingctx, x, y):
+        return x(x, y), lambda c, b, s, a: _e(b).call(name, *a)
+
+    @intrinsic
+    def f3(typingctx, x, y, z):
+        return x(x, y, z), lambda c, b, s, a: _e(b).call(name, *a)
+    return (f1, f2, f3)[n - 1]
+
+
+fma = _call("fma", 3)              # x * y + z, one rounding
+vabs = _call("fabs", 1)
+round_even = _call("rint", 1)
+floor = _call("floor", 1)
+vmax = _call("maxnum", 2)
+vmin = _call("minnum", 2)
+vsqrt = _call("sqrt", 1)
+
+
+@intrinsic
+def less(typingctx, x, y):
+    """Lane by lane ``x < y`` as ``b1``; false where a lane is NaN."""
+    t = Vec("b1", x.lanes)
+    return t(x, y), lambda c, b, s, a: (b.fcmp_ordered if x.element[0] == "f" else b.icmp_signed)("<", a[0], a[1])
+
+
+@intrinsic
+def select(typingctx, mask, x, y):
+    return x(mask, x, y), lambda c, b, s, a: b.select(a[0], a[1], a[2])
+
+
+@intrinsic(prefer_literal=True)
+def shift_left(typingctx, x, n):
+    k = n.literal_value
+    return x(x, n), lambda c, b, s, a: _e(b).shl(a[0], k)
+
+
+@intrinsic(prefer_literal=True)
+def shift_right(typingctx, x, n):
+    """Logical shift right by a literal."""
+    k = n.literal_value
+    return x(x, n), lambda c, b, s, a: _e(b).lshr(a[0], k)
+
+
+def _tree(e: Emit, v: Any, combine: Any) -> Any:
+    n = v.type.count
+    while n > 1:
+        n //= 2
+        v = combine(e.part(v, 0, n), e.part(v, n, n))
+    return e.b.extract_element(v, ir.Constant(ir.IntType(32), 0))
+
+
+@intrinsic
+def sum_of(typingctx, x):
+    """Sum of all lanes, in halves: the same order on every machine."""
+    def codegen(c, b, s, a):
+        return _tree(_e(b), a[0], b.fadd if x.element == "f32" else b.add)
+    return SCALARS[x.element](x), codegen
+
+
+@intrinsic
+def max_of(typingctx, x):
+    """Largest lane of a float vector."""
+    return SCALARS[x.element](x), lambda c, b, s, a: _tree(_e(b), a[0], lambda p, q: _e(b).call("maxnum", p, q))
+
+
+def emit_exp(e: Emit, x: Any) -> Any:
+    """exp(x) for x <= 88: 2**n times a polynomial of degree 6 on [-ln2/2, ln2/2]; 0 below -87.3, about 2 ulp.
+
+    Cody-Waite reduction; coefficients of the truncated series with the last ones adjusted (Cephes ``expf``).
+    """
+    b = e.b
+    c = lambda v: ir.Constant(x.type, [v] * x.type.count)  # noqa: E731
+    low = b.fcmp_ordered("<", x, c(-87.33654))
+    clamped = e.call("minnum", e.call("maxnum", x, c(-87.33654)), c(88.0))
+    n = e.call("rint", b.fmul(clamped, c(1.4426950216293335)))
+    r = e.fma(n, c(-0.693359375), clamped)
+    r = e.fma(n, c(2.1219444170128554e-4), r)
+    p = c(1.9875691214110702e-04)
+    for k in (1.3981999363750219e-03, 8.3334519062191248e-03, 4.1665795072913170e-02, 1.6666665673255920e-01, 0.5):
+        p = e.fma(p, r, c(k))
+    p = e.fma(b.fmul(p, r), r, b.fadd(r, c(1.0)))
+    i = ir.VectorType(ir.IntType(32), x.type.count)
+    scale = b.bitcast(b.shl(b.add(b.fptosi(n, i), ir.Constant(i, [127] * i.count)), ir.Constant(i, [23] * i.count)), x.type)
+    return b.select(low, c(0.0), b.fmul(p, scale))
+
+
+@intrinsic
+def vexp(typingctx, x):
+    """See ``emit_exp``."""
+    return x(x), lambda c, b, s, a: emit_exp(_e(b), a[0])
+
+
+# --- operators
+_FLOAT = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
+_INT = {operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.and_: "and_", operator.or_: "or_",
+        operator.xor: "xor"}
+
+
+def _operator(op: Any) -> None:
+    @infer_global(op)
+    class Typing(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args, kws):
+            if len(args) == 2 and isinstance(args[0], Vec) and args[0] == args[1]:
+                return signature(args[0], *args)
+            return None
+
+    @lower_builtin(op, Vec, Vec)
+    def lower(c, b, s, a):
+        table = _FLOAT if s.return_type.element[0] == "f" else _INT
+        return getattr(b, table[op])(a[0], a[1])
+
+
+for _op in {**_FLOAT, **_INT}:
+    _operator(_op)
+
+
+# --- atomics and waiting, for the thread team
+@intrinsic
+def atomic_add(typingctx, address, value):
+    """Adds to the int64 at ``address``; returns what was there. Sequentially consistent."""
+    def codegen(c, b, s, a):
+        return b.atomic_rmw("add", b.inttoptr(a[0], ir.IntType(64).as_pointer()), a[1], "seq_cst")
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, address):
+    def codegen(c, b, s, a):
+        return b.load_atomic(b.inttoptr(a[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def atomic_store(typingctx, address, value):
+    def codegen(c, b, s, a):
+        b.store_atomic(a[1], b.inttoptr(a[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
+        return c.get_dummy_value()
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def pause(typingctx):
+    """The processor's hint that this thread is spinning."""
+    def codegen(c, b, s, a):
+        triple = b.module.triple
+        if triple.startswith(("x86_64", "i686")):
+            b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
+        elif triple.startswith("aarch64") or triple.startswith("arm64"):
+            b.call(declare(b, "llvm.aarch64.hint", ir.VoidType(), [ir.IntType(32)]), [ir.Constant(ir.IntType(32), 1)])
+        return c.get_dummy_value()
+    return types.void(), codegen
+
+
+@intrinsic
+def call_kernel(typingctx, function, op, thread, n_threads):
+    """Calls the kernel at address ``function``: ``kernel(op, thread, n_threads)``."""
+    def codegen(c, b, s, a):
+        i64 = ir.IntType(64)
+        f = b.inttoptr(a[0], ir.FunctionType(ir.VoidType(), [i64, i64, i64]).as_pointer())
+        b.call(f, a[1:])
+        return c.get_dummy_value()
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_address(typingctx, function):
+    """Calls a C function of no arguments that returns int32 (``sched_yield``) and drops its result."""
+    def codegen(c, b, s, a):
+        b.call(b.inttoptr(a[0], ir.FunctionType(ir.IntType(32), []).as_pointer()), [])
+        return c.get_dummy_value()
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Asks for the cache line at ``address``."""
+    def codegen(c, b, s, a):
+        _e(b).prefetch(a[0], 0)
+        return c.get_dummy_value()
+    return types.void(types.int64), codegen
