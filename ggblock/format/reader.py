@@ -66,7 +66,7 @@ class Tensor:
         return self._raw_rows(0, self.n_rows)
 
     def release(self) -> None:
-        """Tell the system that the tensor's pages of the file need not stay in memory; they are read again if touched."""
+        """Tell the system that the tensor's pages need not stay in memory; they are read again when touched."""
         self._mapped.release(self.offset_bytes, self.n_bytes)
 
     def rows(self, i0: int, i1: int) -> NDArray[np.float32]:
