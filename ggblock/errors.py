@@ -27,7 +27,7 @@ The tree; a caller may catch any level of it::
     ├── UnknownType                 a block type id or name that no one defined
     │   └── RemovedType             an id that ggml once used and has withdrawn
     ├── NoEncoder                   a block type that can be read but not written
-    ├── NonFiniteWeight             a NaN or an infinity where a block type has no room for one
+    ├── NonFiniteWeight             a NaN, an infinity or a huge number where a block type has no room for it
     ├── MetadataError               a needed key is missing or of the wrong kind
     │   ├── MissingKey
     │   └── WrongKeyKind
@@ -190,7 +190,7 @@ class NoEncoder(GgblockError):
 
 
 class NonFiniteWeight(GgblockError):
-    """A NaN or an infinity where a block type has no room for one."""
+    """A NaN, an infinity or a huge number where a block type has no room for it."""
 
 
 class MetadataError(GgblockError):

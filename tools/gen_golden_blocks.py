@@ -55,7 +55,7 @@ def hash_floats(values: np.ndarray) -> str:
 
 
 def by_gguf(name: str, data: bytes, n_weights: int) -> np.ndarray | None:
-    if name in PLAIN and name not in ("f32", "f16") or name in ("q8_1", "q2_0"):
+    if (name in PLAIN and name not in ("f32", "f16")) or name in ("q8_1", "q2_0"):
         return None  # the package has no decoder, or (Q2_0) no such type
     _, _, block_bytes = TYPES[name]
     blocks = np.frombuffer(data, np.uint8).reshape(-1, block_bytes)

@@ -33,10 +33,10 @@ DTYPES = {
 
 def load() -> dict[str, dict[str, Any]]:
     """Every type of the spec by name, each with its tables and the name of its page."""
-    codebooks = {name: _codebook(book) for name, book in _toml("codebooks")["codebooks"].items()}
+    codebooks = {name: _codebook(book) for name, book in read_toml("codebooks")["codebooks"].items()}
     types: dict[str, dict[str, Any]] = {}
     for path in sorted(SPEC.glob("*.toml")):
-        page = _toml(path.stem)
+        page = read_toml(path.stem)
         for entry in page.get("types", []):
             tables = codebooks | {name: np.array(values) for name, values in page.get("tables", {}).items()}
             if entry["name"] in types:
@@ -45,7 +45,8 @@ def load() -> dict[str, dict[str, Any]]:
     return types
 
 
-def _toml(stem: str) -> dict[str, Any]:
+def read_toml(stem: str) -> dict[str, Any]:
+    """The content of one file of the specification."""
     return tomllib.loads((SPEC / f"{stem}.toml").read_text("utf-8"))
 
 
@@ -176,7 +177,7 @@ FUNCTIONS = {
 
 def render(stem: str) -> str:
     """The Markdown page of one TOML file."""
-    page, types = _toml(stem), load()
+    page, types = read_toml(stem), load()
     lines = [f"<!-- Made from {stem}.toml by tools/spec_blocks.py; edit that file. -->", f"# {page['title']}", ""]
     lines += [page["summary"].strip(), ""]
     for entry in page["types"]:

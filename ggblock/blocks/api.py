@@ -12,6 +12,9 @@ from .. import errors
 from .base import CHUNK_WEIGHTS, F32, U8, BlockType
 from .registry import REGISTRY, by_name
 
+#: The largest magnitude that `quantize` accepts for types with shared scales: the largest float16.
+MAX_WEIGHT = 65504
+
 
 def dequantize(data: NDArray[np.uint8] | bytes | bytearray | memoryview, type: str | BlockType,
                shape: Sequence[int] | int) -> F32:
@@ -55,7 +58,8 @@ def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | No
     reference takes about a second for a million weights of a K type; `ggblock convert` is the fast way.
 
     Raises `errors.UnknownType`, `errors.NoEncoder` (readable types that this cannot write), `errors.BadShape`
-    (row or importance length), `errors.NonFiniteWeight` (NaN or infinity in a type that shares scales).
+    (row or importance length), `errors.NonFiniteWeight` (NaN, infinity or more than `MAX_WEIGHT` in a type that
+    shares scales).
     """
     block = type if isinstance(type, BlockType) else by_name(type)
     if block.encode is None:
@@ -74,18 +78,25 @@ def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | No
     per_chunk = max(1, CHUNK_WEIGHTS // n_cols)
     for start in range(0, len(rows), per_chunk):
         piece = np.ascontiguousarray(rows[start : start + per_chunk], np.float32)
-        if block.unpack is not None and not np.isfinite(piece).all():
-            row, column = np.argwhere(~np.isfinite(piece))[0]
-            raise errors.NonFiniteWeight(
-                f"{block.label} holds finite weights only",
-                where=f"row {start + row}, column {column}", actual=piece[row, column],
-            )
+        if block.unpack is not None:
+            _check_range(piece, block, start)
         spread = None
         if given is not None:
             spread = np.ascontiguousarray(np.broadcast_to(given, piece.shape)).reshape(-1, block.block_size)
         encoded = block.encode(piece.reshape(-1, block.block_size), spread)
         out[start : start + per_chunk] = encoded.reshape(len(piece), -1)
     return out
+
+
+def _check_range(piece: F32, block: BlockType, first_row: int) -> None:
+    """Refuse what a type with shared scales cannot hold; NaN fails the comparison too."""
+    fits = np.abs(piece) <= np.float32(MAX_WEIGHT)
+    if not fits.all():
+        row, column = np.argwhere(~fits)[0]
+        raise errors.NonFiniteWeight(
+            f"{block.label} holds only weights up to {MAX_WEIGHT} in size",
+            where=f"row {first_row + row}, column {column}", actual=piece[row, column],
+        )
 
 
 def _importance(importance: ArrayLike, n_cols: int) -> NDArray[Any]:

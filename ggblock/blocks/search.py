@@ -183,6 +183,9 @@ def _as_multiples(values: F32, low: int, high: int) -> tuple[F32, F32]:
     limit = low if low else high
     top = (signed_extreme(values) / np.float32(limit))[:, 0]
     stored = _as_stored(top)
+    # Below the normal float16 numbers, rounding down would cut the largest sub-blocks off, or lose them all.
+    tiny = np.abs(top) < np.float32(2**-14)
+    stored[tiny] = np.copysign(np.ceil(np.abs(top[tiny]) * np.float32(2**24)) * np.float32(2**-24), top[tiny])
     return stored, np.clip(np.rint(values * reciprocal(stored)[:, None]), low, high).astype(np.float32)
 
 
