@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ggblock.catalog.entries import WheelPart
-from ggblock.errors import CacheUnusable, CatalogError, Offline
+from ggblock.errors import CacheUnusable, CatalogError, ChecksumMismatch, Offline
 
-# What the clients' error texts hold when the index could not be reached (pip 21-26, uv 0.5-0.9).
+# What the clients' error texts hold when the index could not be reached (pip 23-26, uv).
 _UNREACHABLE = (
     "connection broken by",
     "newconnectionerror",
@@ -39,13 +39,13 @@ _UNREACHABLE = (
     "connection refused",
     "could not connect",
     "error sending request",
-    "failed to fetch",
     "timed out",
-    "timeout",
+    "readtimeout",
     "incomplete-download",
     "incompleteread",
-    "incomplete message",
+    "error reading a body",
 )
+_OTHER_BYTES = ("do not match the hashes", "hash mismatch")
 _DISK_FULL = ("no space left", "errno 28", "os error 28", "not enough space", "disk quota")
 
 
@@ -62,8 +62,9 @@ class Client(NamedTuple):
             options = ["--no-deps", "--no-cache", "--quiet", "--only-binary", ":all:", "--target", str(folder)]
             return [*self.command, "pip", "install", "--python", sys.executable, *options, requirement]
         options = ["--no-deps", "--no-cache-dir", "--no-input", "--only-binary", ":all:", "--dest", str(folder)]
-        quiet = ["--quiet", "--progress-bar", "off", "--disable-pip-version-check"]
-        return [*self.command, "download", *quiet, *options, requirement]
+        # Verbose, because pip says only then why an index gave no answer.
+        spoken = ["-vv", "--progress-bar", "off", "--disable-pip-version-check"]
+        return [*self.command, "download", *spoken, *options, requirement]
 
 
 def find_client() -> Client:
@@ -131,13 +132,13 @@ def _run(client: Client, requirement: str, folder: Path, on_bytes: Callable[[int
     log = folder.with_name(f"{folder.name}.log")
     environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     try:
-        with open(log, "wb") as errors:
+        with open(log, "wb") as output:
             try:
                 process = subprocess.Popen(
                     client.arguments(requirement, folder),
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
+                    stdout=output,
+                    stderr=output,
                     env=environment,
                 )
             except OSError as error:
@@ -172,14 +173,17 @@ def _size(folder: Path) -> int:
 
 def _failure(client: Client, requirement: str, text: str, folder: Path) -> CatalogError:
     """The error that a client's failure means, with the client's own last word."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    spoken = [line for line in lines if line.lower().startswith(("error:", "× ", "error "))] or lines
-    last = spoken[-1] if spoken else "no message"
+    lines = [line.strip() for line in text.splitlines()]
+    errors = [line[6:].strip() for line in lines if line.lower().startswith("error:")]
+    causes = [line[6:].strip() for line in lines if line.startswith("cause:")]
+    last = "; ".join([*errors[-1:], *causes[-1:]]) or "no word why"
     lowered = text.lower()
     if any(sign in lowered for sign in _DISK_FULL):
         return CacheUnusable("no space left for the model; GGBLOCK_CACHE may name another folder", file=folder.parent)
     if any(sign in lowered for sign in _UNREACHABLE):
-        reason = re.search(r"\[Errno [^\]]*\] [^'\")]*|dns error|timed out|incomplete[\w ()]*", text, re.IGNORECASE)
+        reason = re.search(r"\[Errno [^\]]*\] [^'\")]*|dns error|timed out|incomplete download", text, re.IGNORECASE)
         said = f" ({client.name}: {reason.group().strip()})" if reason else ""
         return Offline(f"the package index cannot be reached, or the connection broke{said}", where=requirement)
+    if any(sign in lowered for sign in _OTHER_BYTES):
+        return ChecksumMismatch("what came is not the wheel that the index announces", where=requirement)
     return CatalogError(f"{client.name} could not fetch the wheel: {last}", where=requirement)

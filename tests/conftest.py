@@ -1,0 +1,20 @@
+"""Fixtures that every room may use: the two real models of the catalog, fetched once into the user's cache."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ggblock import catalog
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2 135M instruct, Q4_1: a byte-level BPE vocabulary, the architecture `llama`."""
+    return catalog.fetch("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    """Gemma 3 270M, Q4_K_M: a vocabulary of 262,144 pieces with scores, the architecture `gemma3`."""
+    return catalog.fetch("gemma-3-270m")
