@@ -112,15 +112,16 @@ def read_field(field: dict[str, Any], blocks: np.ndarray) -> np.ndarray:
     return numbers.astype(np.float32 if kind in ("f16", "f32") else np.int64)
 
 
+BINARY: dict[type[ast.operator], Any] = {
+    ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.FloorDiv: np.floor_divide,
+    ast.Mod: np.remainder, ast.LShift: np.left_shift, ast.RShift: np.right_shift,
+    ast.BitAnd: np.bitwise_and, ast.BitOr: np.bitwise_or,
+}
+COMPARE: dict[type[ast.cmpop], Any] = {ast.Lt: np.less, ast.Eq: np.equal}
+
+
 class Scope:
     """Evaluates the spec's expressions on arrays: whole numbers exactly, floats rounded to float32 each step."""
-
-    BINARY = {
-        ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.FloorDiv: np.floor_divide,
-        ast.Mod: np.remainder, ast.LShift: np.left_shift, ast.RShift: np.right_shift,
-        ast.BitAnd: np.bitwise_and, ast.BitOr: np.bitwise_or,
-    }
-    COMPARE = {ast.Lt: np.less, ast.Eq: np.equal}
 
     def __init__(self, names: dict[str, Any], fields: dict[str, Any], tables: dict[str, Any]) -> None:
         self.names, self.fields, self.tables = names, fields, tables
@@ -134,11 +135,11 @@ class Scope:
             return self.item(node.value.id, self.value(node.slice))
         if isinstance(node, ast.BinOp):
             left, right = self.same_kind(self.value(node.left), self.value(node.right))
-            return self.BINARY[type(node.op)](left, right)
+            return BINARY[type(node.op)](left, right)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -self.value(node.operand)
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            return self.COMPARE[type(node.ops[0])](self.value(node.left), self.value(node.comparators[0]))
+            return COMPARE[type(node.ops[0])](self.value(node.left), self.value(node.comparators[0]))
         if isinstance(node, ast.IfExp):
             return np.where(self.value(node.test), *self.same_kind(self.value(node.body), self.value(node.orelse)))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -223,7 +224,8 @@ def _render_example(spec: dict[str, Any], level: str) -> list[str]:
         if field["count"] == 1:
             number = _number(read_field(field, np.frombuffer(data, np.uint8)[None])[0, 0])
             bits = int.from_bytes(data[field["offset"] : field["offset"] + field["bytes"]], "little")
-            lines.append(f"`{field['name']}[0]` is {number} (0x{bits:0{2 * field['bytes']}x} at byte {field['offset']}).")
+            name, at, digits = field["name"], field["offset"], 2 * field["bytes"]
+            lines.append(f"`{name}[0]` is {number} (0x{bits:0{digits}x} at byte {at}).  ")
     lines.append("")
     for j in sorted({0, size * 5 // 8 + 1, size - 1} if size > 1 else {0}):
         lines += [f"Weight {j}:", "", "```"]
