@@ -13,16 +13,10 @@ import numpy.typing as npt
 
 from ..format import panels
 from ..format.reader import Tensor
-from ..kernels import fields
+from ..kernels import families, fields
 from .memory import address, buffer, floats
 from .store import kernels
 from .team import Team
-
-# types with kernels -> weights of one panel block
-BLOCKS = {"f32": 8, "f16": 8, "bf16": 8, "q4_0": 32, "q4_1": 32, "q5_0": 32, "q5_1": 32, "q8_0": 32, "q4_k": 256,
-          "q5_k": 256, "q6_k": 256}
-FLOATS = ("f32", "f16", "bf16")
-
 
 @dataclass
 class Weight:
@@ -40,7 +34,7 @@ class Weight:
 
     @property
     def n_blocks(self) -> int:
-        return -(-self.n_cols // BLOCKS[self.family])
+        return -(-self.n_cols // families.family(self.family).block)
 
     @property
     def panel_bytes(self) -> int:
@@ -48,7 +42,7 @@ class Weight:
 
     @property
     def is_float(self) -> bool:
-        return self.family in FLOATS
+        return isinstance(families.family(self.family), families.FloatFamily)
 
     def resolve(self) -> int:
         return address(self.data)
@@ -57,7 +51,7 @@ class Weight:
 def describe(tensor: Tensor) -> Weight:
     """How ``tensor`` will be held. A tensor of more than two dimensions is seen as rows."""
     name = tensor.type.name
-    return Weight(tensor, name if name in BLOCKS else "f32", tensor.n_rows, tensor.n_cols)
+    return Weight(tensor, name if name in families.FAMILIES else "f32", tensor.n_rows, tensor.n_cols)
 
 
 def pack(weights: list[Weight], team: Team) -> None:

@@ -119,7 +119,41 @@ class Emit:
         return self.b.sitofp(self.b.sext(value, t) if value.type.element != I32 else value, ir.VectorType(F32, t.count))
 
     def half_load(self, address: Any, offset: int, lanes: int = 16) -> Any:
-        return self.b.fpext(self.load(address, offset, f"f16x{lanes}"), ir.VectorType(F32, lanes))
+        return self.half_to_f32(self.load(address, offset, f"f16x{lanes}"))
+
+    def half_to_f32(self, value: Any) -> Any:
+        """IEEE halves (a vector of ``half``) as float32, exactly; without instructions for it by integer arithmetic."""
+        lanes = value.type.count
+        floats = ir.VectorType(F32, lanes)
+        if self.machine.has_half:
+            return self.b.fpext(value, floats)
+        b, i32 = self.b, ir.VectorType(I32, lanes)
+        bits = b.zext(b.bitcast(value, ir.VectorType(I16, lanes)), i32)
+        sign, rest = self.shl(self.and_(bits, 0x8000), 16), self.shl(self.and_(bits, 0x7FFF), 13)
+        # exponent and fraction as float32 bits are 2**112 too small, denormals included; infinity and NaN are set apart
+        scaled = b.bitcast(b.fmul(b.bitcast(rest, floats), ir.Constant(floats, [2.0 ** 112] * lanes)), i32)
+        special = b.icmp_unsigned(">=", rest, ir.Constant(i32, [0x0F800000] * lanes))
+        top = b.or_(rest, ir.Constant(i32, [0x7F800000] * lanes))
+        return b.bitcast(b.or_(b.select(special, top, scaled), sign), floats)
+
+    def f32_to_half(self, value: Any) -> Any:
+        """A float32 scalar as the 16 bits of an IEEE half, rounded to nearest even."""
+        b = self.b
+        if self.machine.has_half:
+            return b.bitcast(b.fptrunc(value, F16), I16)
+        c = lambda n: ir.Constant(I32, n)  # noqa: E731
+        bits = b.bitcast(value, I32)
+        sign = b.and_(b.lshr(bits, c(16)), c(0x8000))
+        magnitude = b.and_(bits, c(0x7FFFFFFF))
+        # normal halves: rebias, round the 13 dropped bits to even; a carry moves into the exponent as it should
+        odd = b.and_(b.lshr(magnitude, c(13)), c(1))
+        normal = b.lshr(b.add(b.add(magnitude, c((-112 << 23) & 0xFFFFFFFF)), b.add(odd, c(0xFFF))), c(13))
+        # denormal halves: adding 0.5 lets the float adder round at 2**-24
+        small = b.sub(b.bitcast(b.fadd(b.bitcast(magnitude, F32), ir.Constant(F32, 0.5)), I32), c(0x3F000000))
+        half = b.select(b.icmp_unsigned("<", magnitude, c(113 << 23)), small, normal)
+        half = b.select(b.icmp_unsigned(">=", magnitude, c(0x477FF000)), c(0x7C00), half)     # 65520 and more
+        half = b.select(b.icmp_unsigned(">", magnitude, c(0x7F800000)), c(0x7E00), half)
+        return b.trunc(b.or_(half, sign), I16)
 
     def call(self, name: str, *args: Any) -> Any:
         """An LLVM intrinsic over equal types, such as ``fma``: ``llvm.fma.v16f32``."""

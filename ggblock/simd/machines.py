@@ -111,6 +111,7 @@ class Machine:
     signed_bias: int      # what dot_ss adds to its left side
     tile_tokens: int      # tokens of a matrix-matrix tile; the activation layout follows it
     lanes: int            # lanes of 32 bits in one register
+    has_half: bool = True     # converts IEEE halves in one instruction
 
 
 def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, Any, Any], Any]:
@@ -122,5 +123,5 @@ MACHINES = {
     "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), 128, 4, 8),
     "avx2": Machine("avx2", _avx2_us, _avx2_ss, 0, 4, 8),
     "neon": Machine("neon", _neon, _neon, 0, 4, 4),
-    "portable": Machine("portable", _portable(False), _portable(True), 0, 4, 4),
+    "portable": Machine("portable", _portable(False), _portable(True), 0, 4, 4, False),
 }

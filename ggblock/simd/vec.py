@@ -71,7 +71,8 @@ def store(typingctx, address, value):
 def store_half(typingctx, address, value):
     """Writes a float32 as an IEEE half, rounded to nearest even."""
     def codegen(c, b, s, a):
-        _e(b).store(a[0], 0, b.fptrunc(a[1], ir.HalfType()))
+        e = _e(b)
+        e.store(a[0], 0, e.f32_to_half(a[1]))
         return c.get_dummy_value()
     return types.void(types.int64, types.float32), codegen
 
