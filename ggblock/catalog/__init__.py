@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,20 +92,22 @@ def resolve(model: str | os.PathLike[str], progress: Progress | None = None, not
     text = os.fspath(model)
     path = Path(text)
     try:
-        is_directory = path.is_dir()
-        if path.exists() and not is_directory:
-            return path
-    except ValueError as error:  # a NUL character
-        raise _unknown(text, "no path") from error
+        mode = os.stat(text).st_mode
+    except PermissionError:  # it may exist; opening it tells
+        return path
+    except (OSError, ValueError):  # nothing there, a name too long, a NUL character
+        mode = None
+    if mode is not None and not stat.S_ISDIR(mode):
+        return path
     if text in CATALOG:
         return fetch(text, progress, notify)
-    if is_directory:
+    if mode is not None:
         held = sorted(file.name for file in path.glob("*.gguf"))
         hint = f"; it holds {', '.join(held[:4])}{', …' if len(held) > 4 else ''}" if held else ""
         raise NotGguf(f"is a directory; a model is one file{hint}", file=path)
     if text.startswith("hf:"):
         raise _assemble.unsupported(HubSource(text))
-    raise _unknown(text, "neither a file nor a catalog name")
+    raise _unknown(text or "''", "neither a file nor a catalog name")
 
 
 def _unknown(name: str, fault: str) -> UnknownModel:
