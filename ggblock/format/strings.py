@@ -95,7 +95,7 @@ def _search(
     for phase in range(8):
         words = np.frombuffer(data, word, (n_bytes - phase) // 8, pos + phase)
         np.less(words, 256, out=short[phase : phase + 8 * len(words) : 8])
-    places = np.flatnonzero(short)
+    places = np.flatnonzero(short)[: len(out) + 1]  # what follows the array may be full of zeros
     if not len(places) or places[0] != 0:
         return 0, pos
     ends = places + 8 + window[places + (7 if big_endian else 0)]
