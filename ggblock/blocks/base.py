@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 
-#: Weights decoded or encoded at a time. 64 Ki weights keep the temporaries (about 1 MB) in a core's L2 cache;
-#: whole-tensor temporaries were 3 to 4 times slower and doubled the peak memory.
+#: Weights decoded or encoded at a time: the temporaries (about 1 MB) stay in a core's L2 cache. Measured on Zen 5,
+#: Q4_K, 16 M weights, one core: 16 Ki 176 M weights/s, 64 Ki 449, 256 Ki 348, all at once 307 (and twice the memory).
 CHUNK_WEIGHTS = 1 << 16
 
-#: Bits of one number of each kind that has a width of its own. ``uint``, ``sint`` and ``packed`` take theirs
-#: from `Field.bits`; ``trits`` (five ternary digits a byte) have no whole number of bits.
+#: Bits of one number of each kind that has a width of its own. ``uint`` and ``packed`` take theirs from
+#: `Field.bits`; ``trits`` (five ternary digits a byte) have no whole number of bits.
 KIND_BITS = {
     "f16": 16, "bf16": 16, "f32": 32, "f64": 64, "e8m0": 8, "ue4m3": 8,
     "i8": 8, "i16": 16, "i32": 32, "i64": 64, "u8": 8, "u16": 16, "u32": 32,

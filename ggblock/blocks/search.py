@@ -183,9 +183,11 @@ def _as_multiples(values: F32, low: int, high: int) -> tuple[F32, F32]:
     limit = low if low else high
     top = (signed_extreme(values) / np.float32(limit))[:, 0]
     stored = _as_stored(top)
-    # Below the normal float16 numbers, rounding down would cut the largest sub-blocks off, or lose them all.
-    tiny = np.abs(top) < np.float32(2**-14)
-    stored[tiny] = np.copysign(np.ceil(np.abs(top[tiny]) * np.float32(2**24)) * np.float32(2**-24), top[tiny])
+    # Among the smallest float16 numbers, 2**-24 apart, rounding down would cut the largest sub-blocks off, or lose
+    # them all; a hundredth of a step is allowed, so that multiples of an exact super-scale find it again.
+    tiny = (np.abs(top) < np.float32(2**-17)) & (top != 0)
+    steps = np.maximum(np.ceil(np.abs(top[tiny]) * np.float32(2**24) - np.float32(0.01)), 1)
+    stored[tiny] = np.copysign(steps * np.float32(2**-24), top[tiny])
     return stored, np.clip(np.rint(values * reciprocal(stored)[:, None]), low, high).astype(np.float32)
 
 
