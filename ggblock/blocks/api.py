@@ -54,8 +54,8 @@ def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | No
     column, or None; types without a search ignore it. Returns uint8 (n_rows, row_bytes) with all leading
     dimensions counted as rows.
 
-    Informative: the codes are good, not promised; only what `dequantize` makes of them is specified. The
-    reference takes about a second for a million weights of a K type; `ggblock convert` is the fast way.
+    Informative: the codes are good, not promised; only what `dequantize` makes of them is specified. On one Zen 5
+    core the types with a search take 2 to 10 million weights a second, the others over 100 million.
 
     Raises `errors.UnknownType`, `errors.NoEncoder` (readable types that this cannot write), `errors.BadShape`
     (row or importance length), `errors.NonFiniteWeight` (NaN, infinity or more than `MAX_WEIGHT` in a type that
