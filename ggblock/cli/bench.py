@@ -61,7 +61,7 @@ def command(
 
     Numbers may be repeated or come with commas. Tokens are random; sampling is not part of the time.
     """
-    from ggblock.runtime.bench import context_for, measure, cases_of
+    from ggblock.runtime.bench import cases_of, context_for, measure
 
     tests = cases_of(_flat(prompt), _flat(generate), _flat(depth))
     if not tests:

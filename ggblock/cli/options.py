@@ -72,7 +72,7 @@ def engine_options(function: F) -> F:
 
 context_option = click.option(
     "--ctx", "context", type=click.IntRange(min=1), default=None, metavar="TOKENS",
-    help="Room for prompt and answer. Without it: what the model was trained for.",
+    help="Room for prompt and answer. Without it: what the model was trained for, at most 8192.",
 )  # fmt: skip
 threads_option = click.option(
     "-t", "--threads", type=click.IntRange(min=1), default=None, help="Without it: what suits this CPU."

@@ -29,7 +29,8 @@ def load(
     Args:
         source: a path or a catalog name; a catalog model is fetched once.
         threads: threads that compute; None takes what suits this CPU. Results do not depend on it.
-        context: tokens that prompt and answer may have together; None takes what the model was trained for.
+        context: tokens that prompt and answer may have together; None takes what the model was
+            trained for, at most 8,192.
         offload: which layers an accelerator computes; None for none.
         kv: element type of the KV cache, "f16" or another that the engine knows;
             None takes "f16" ("f32" for reference).
