@@ -139,7 +139,12 @@ def _strings(chunks: list[bytes], key: str, value: Iterable[object]) -> None:
 
 
 def _numbers(key: str, kind: ValueKind, value: Sequence[Any] | np.ndarray[Any, Any]) -> bytes:
-    numbers = value.numpy() if isinstance(value, ArrayValue) else np.asarray(value)
+    if isinstance(value, ArrayValue):
+        numbers = value.numpy()
+    elif kind.name == "u64" and all(type(item) is int and 0 <= item <= kind.high for item in value):
+        numbers = np.array(value, np.uint64)  # asarray makes float64 of [0, 2**63]
+    else:
+        numbers = np.asarray(value)
     target = np.dtype(kind.letter).newbyteorder("<")
     wanted = "b" if kind is kinds.BOOL else "iu" if kind.high else "fiu"
     fits = numbers.ndim == 1 and numbers.dtype.kind in wanted
