@@ -1,4 +1,5 @@
 """A text as chunks of tokens, the second half of each scored: llama.cpp's way of measuring perplexity."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from ggblock.errors import SettingError
 
 @dataclass(frozen=True)
 class Chunks:
-    """``ids``: int32 (n_chunks, size). Tokens from ``first_scored`` on are scored; the ones before are their context."""
+    """``ids``: int32 (n_chunks, size). Tokens from ``first_scored`` on are scored; those before are context."""
 
     ids: npt.NDArray[np.int32]
     first_scored: int
@@ -20,7 +21,8 @@ class Chunks:
     @property
     def n_scored(self) -> int:
         """Scored rows of logits, over all chunks."""
-        return self.ids.shape[0] * (self.ids.shape[1] - self.first_scored)
+        n_chunks, size = self.ids.shape
+        return int(n_chunks) * (int(size) - self.first_scored)
 
 
 def split(ids: Sequence[int], size: int = 512, *, limit: int | None = None, bos_id: int | None = None) -> Chunks:
@@ -33,8 +35,12 @@ def split(ids: Sequence[int], size: int = 512, *, limit: int | None = None, bos_
     if limit is not None:
         n_chunks = min(n_chunks, limit)
     if n_chunks < 1:
-        raise SettingError("the text is shorter than one chunk", where="chunk size", expected=f"at least {size} tokens",
-                           actual=len(ids))
+        raise SettingError(
+            "the text is shorter than one chunk",
+            where="chunk size",
+            expected=f"at least {size} tokens",
+            actual=len(ids),
+        )
     table = np.array(ids[: n_chunks * size], np.int32).reshape(n_chunks, size)
     if bos_id is not None:
         table[:, 0] = bos_id

@@ -1,4 +1,5 @@
 """How far the logits of one run are from those of a more exact one."""
+
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field

@@ -11,7 +11,7 @@ from .compiled import Layers
 from .rope import rope_table
 from .written import Written
 
-PATTERN = 6          # every sixth layer is global
+PATTERN = 6          # every sixth layer is global, unless the file says otherwise
 
 
 def layers(m: Layers) -> Written:
@@ -19,6 +19,7 @@ def layers(m: Layers) -> Written:
     everywhere = rope_table(source, m.n_ctx, c.n_rot, source.number("*.rope.freq_base", 1000000.0), c.n_ctx_train)
     local = rope_table(source, m.n_ctx, c.n_rot, source.number("*.rope.freq_base_swa", 10000.0), c.n_ctx_train, scaled=False)
     window = source.integer("*.attention.sliding_window", 0, low=0)
+    pattern = source.integer("*.attention.sliding_window_pattern", PATTERN)
     # the 27 B model scales by its width a head instead of the head's own size
     base = c.n_embd / c.n_heads if c.n_layers == 62 else c.head
     scale = source.number("*.attention.scale", 0.0) or 1.0 / math.sqrt(base)
@@ -28,7 +29,7 @@ def layers(m: Layers) -> Written:
     for i in range(c.n_layers):
         def at(name: str) -> str:
             return f"blk.{i}.{name}.weight"                                                # noqa: B023
-        is_global = (i + 1) % PATTERN == 0
+        is_global = (i + 1) % pattern == 0
         a = b.norm(x, m.vector(at("attn_norm"), c.n_embd), c.eps, residual)
         if residual:
             x, other = other, x

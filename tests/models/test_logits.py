@@ -1,6 +1,7 @@
 """Logits of the engine on tiny random models, against torch's."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -31,15 +32,20 @@ def opened(golden: golden_files.Golden) -> Iterator[ggblock.GgufFile]:
         yield file
 
 
+def build(file: ggblock.GgufFile, threads: int, *, reference: bool = False) -> models.CompiledModel:
+    """Reference mode with a float32 cache, fast mode with a half-precision one."""
+    return models.build(file, threads=threads, reference=reference, kv_type="f32" if reference else "f16")
+
+
 def run(model: models.CompiledModel, ids: list[int], cuts: tuple[int, ...] = ()) -> np.ndarray:
     """float32 (n_tokens, n_vocab) of ``ids``, handed over in the parts that ``cuts`` make."""
     edges = [0, *cuts, len(ids)]
-    parts = [model.forward(ids[a:b], a, all_logits=True) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [model.forward(ids[a:b], a, all_logits=True) for a, b in itertools.pairwise(edges)]
     return np.concatenate(parts).copy()
 
 
 def test_reference_mode_is_exact(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
-    model = models.build(opened, threads=2, reference=True)
+    model = build(opened, 2, reference=True)
     try:
         found = run(model, golden.ids)
         assert found.dtype == np.float32
@@ -50,7 +56,7 @@ def test_reference_mode_is_exact(golden: golden_files.Golden, opened: ggblock.Gg
 
 
 def test_fast_mode_stays_within_its_bound(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
-    model = models.build(opened, threads=2)
+    model = build(opened, 2)
     try:
         assert nmse(run(model, golden.ids)[golden.positions], golden.logits) <= FAST * golden.nmse_int8
     finally:
@@ -64,7 +70,7 @@ def test_any_split_of_the_prompt_gives_the_same_logits(
     n = len(golden.ids)
     # Parts of different sizes may round activations differently in fast mode: two runs, each within its bound.
     bound = SAME if reference else 4 * FAST * golden.nmse_int8
-    model = models.build(opened, threads=2, reference=reference)
+    model = build(opened, 2, reference=reference)
     try:
         whole = run(model, golden.ids)
         for cuts in (tuple(range(1, n)), (1,), (n - 1,), (7, 16, 17, 33), (31,)):
@@ -77,7 +83,7 @@ def test_any_split_of_the_prompt_gives_the_same_logits(
 def test_threads_change_nothing(golden: golden_files.Golden, opened: ggblock.GgufFile, reference: bool) -> None:
     results = []
     for threads in (1, 2, 3):
-        model = models.build(opened, threads=threads, reference=reference)
+        model = build(opened, threads, reference=reference)
         try:
             results.append(run(model, golden.ids, (29, 30, 31)))
         finally:
@@ -86,7 +92,7 @@ def test_threads_change_nothing(golden: golden_files.Golden, opened: ggblock.Ggu
 
 
 def test_last_logits_only(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
-    model = models.build(opened, threads=2, reference=True)
+    model = build(opened, 2, reference=True)
     try:
         everything = run(model, golden.ids)
         last = model.forward(golden.ids, 0)
@@ -97,7 +103,7 @@ def test_last_logits_only(golden: golden_files.Golden, opened: ggblock.GgufFile)
 
 
 def test_a_later_forward_overwrites_what_was_there(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
-    model = models.build(opened, threads=2, reference=True)
+    model = build(opened, 2, reference=True)
     try:
         first = run(model, golden.ids)
         other = [(i * 7 + 3) % model.n_vocab for i in golden.ids]
@@ -111,7 +117,7 @@ def test_a_later_forward_overwrites_what_was_there(golden: golden_files.Golden, 
 
 
 def test_tokens_beyond_the_context_are_refused(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
-    model = models.build(opened, threads=1, context=32, reference=True)
+    model = models.build(opened, threads=1, context=32)
     try:
         assert model.n_ctx == 32
         model.forward(golden.ids[:32], 0)

@@ -26,7 +26,7 @@ SCALES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """One tiny model. ``types`` maps a tensor's part ("attn_q", "token_embd", "1.ffn_up" for layer 1 only) to a type."""
+    """One tiny model. ``types``: part of a tensor's name ("attn_q", "1.ffn_up" for layer 1 only) -> type."""
 
     name: str
     arch: str
@@ -69,8 +69,8 @@ SPECS = (
          types={"token_embd": "Q5_0", "attn_q": "Q5_0", "output": "Q5_1"}, rope_base=500.0, seed=3,
          rope={"llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                           "original_max_position_embeddings": 64}}),
-    Spec("llama_yarn", "llama", layers=2, hidden=32, heads=2, kv_heads=2, ffn=64, head_dim=32, default_type="Q8_0", seed=4,
-         tied=True, rope={"scaling.type": "yarn", "scaling.factor": 4.0, "scaling.original_context_length": 32,
+    Spec("llama_yarn", "llama", layers=2, hidden=32, heads=2, kv_heads=2, ffn=64, head_dim=32, default_type="Q8_0",
+         seed=4, tied=True, rope={"scaling.type": "yarn", "scaling.factor": 4.0, "scaling.original_context_length": 32,
                           "scaling.yarn_beta_fast": 4.0, "scaling.yarn_beta_slow": 0.25}),
     Spec("llama_bias", "llama", layers=2, hidden=32, heads=4, kv_heads=2, ffn=40, vocab=61, default_type="F16",
          bias=True, seed=5),
@@ -90,10 +90,10 @@ SPECS = (
              "token_embd": "TQ1_0", "output": "Q6_K", "attn_q": "IQ1_S", "attn_k": "TQ1_0", "attn_v": "IQ1_M",
              "attn_output": "Q8_0", "ffn_gate": "TQ1_0", "ffn_up": "IQ1_S", "ffn_down": "Q4_0",
          }),
-    Spec("llama_text", "llama", layers=2, hidden=32, heads=2, kv_heads=1, ffn=64, default_type="Q8_0", tied=True, seed=9,
-         text="gpt2", vocab=0, context=256, rope={"scaling.type": "linear", "scaling.factor": 4.0}),
-    Spec("gemma3_linear_f16", "gemma3", layers=3, hidden=32, heads=2, kv_heads=2, ffn=40, head_dim=32, default_type="F16",
-         tied=True, window=16, rope_base=50000.0, seed=11, eps=1e-6,
+    Spec("llama_text", "llama", layers=2, hidden=32, heads=2, kv_heads=1, ffn=64, default_type="Q8_0", tied=True,
+         seed=9, text="gpt2", vocab=0, context=256, rope={"scaling.type": "linear", "scaling.factor": 4.0}),
+    Spec("gemma3_linear_f16", "gemma3", layers=3, hidden=32, heads=2, kv_heads=2, ffn=40, head_dim=32,
+         default_type="F16", tied=True, window=16, rope_base=50000.0, seed=11, eps=1e-6,
          rope={"scaling.type": "linear", "scaling.factor": 8.0, "freq_base_swa": 20000.0},
          attention={"sliding_window_pattern": 2}),
     Spec("gemma3_text", "gemma3", layers=7, hidden=32, heads=2, kv_heads=1, ffn=32, default_type="Q8_0", tied=True,
@@ -125,7 +125,8 @@ def vocabulary(kind: str) -> dict[str, Any]:
             "chat_template": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
                              "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         }
-    words = [m.replace(" ", "").replace("Ġ", "▁") for m in merges] + ["▁", *"abcdefghijklmnopqrstuvwxyz", ".", ",", "\n"]
+    words = [m.replace(" ", "").replace("Ġ", "▁") for m in merges]
+    words += ["▁", *"abcdefghijklmnopqrstuvwxyz", ".", ",", "\n"]
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
     tokens = specials + [f"<0x{b:02X}>" for b in range(256)] + words
     types = [3, 3, 3, 2, 3, 3] + [6] * 256 + [1] * len(words)
@@ -143,7 +144,8 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Tensor name -> shape (rows first), in file order."""
     n_vocab = spec.vocab or len(vocabulary(spec.text or "gpt2")["tokens"])
     q, kv = spec.heads * spec.dim, spec.kv_heads * spec.dim
-    out: dict[str, tuple[int, ...]] = {"token_embd.weight": (n_vocab, spec.hidden), "output_norm.weight": (spec.hidden,)}
+    out: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (n_vocab, spec.hidden), "output_norm.weight": (spec.hidden,)}
     if not spec.tied:
         out["output.weight"] = (n_vocab, spec.hidden)
     if "llama3" in spec.rope:

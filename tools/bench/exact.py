@@ -9,6 +9,7 @@ A cache folder holds ``cache.json``, ``ids.npy`` int32 (n_chunks, size) and ``ex
 (n_scored, n_vocab) for each chunk; for a vocabulary of 262,144 that is 268 MB a chunk. :class:`Cache` reads it
 and needs numpy only.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -54,7 +55,7 @@ class Cache:
             begin = time.perf_counter()
             rows = run(ids)
             elapsed_s += time.perf_counter() - begin
-            found.add(self.exact(i), rows, self.ids[i, self.first_scored + 1:])
+            found.add(self.exact(i), rows, self.ids[i, self.first_scored + 1 :])
         return found.report().as_dict() | {"run_s": elapsed_s}
 
 

@@ -10,8 +10,10 @@ Every subcommand prints one JSON document on stdout::
     python tools/bench/llama_peer.py bench MODEL -p 512 -n 128 -d 0 4096 -t 2 --flash auto
     python tools/bench/llama_peer.py first MODEL -n 1                 # load, answer, time to the first token
 
-It asks for logits of the last token only when it measures speed, samples nothing and copies nothing, as llama-bench does.
+When it measures speed it asks for the logits of the last token only, samples nothing and copies nothing, as
+llama-bench does.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,8 +33,18 @@ KV = {"f32": 0, "f16": 1, "q8_0": 8}
 class Peer:
     """A loaded model and one context. ``flash`` is "auto", "off" or "on"."""
 
-    def __init__(self, path: str, *, n_ctx: int, threads: int, flash: str = "auto", kv: str = "f16", n_batch: int = 512,
-                 vocab_only: bool = False, yarn_beta: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        n_ctx: int,
+        threads: int,
+        flash: str = "auto",
+        kv: str = "f16",
+        n_batch: int = 512,
+        vocab_only: bool = False,
+        yarn_beta: tuple[float, float] | None = None,
+    ) -> None:
         import llama_cpp as L
 
         self.L = L
@@ -86,10 +98,10 @@ class Peer:
         self.clear()
         out = np.empty((len(ids), self.n_vocab), np.float32)
         for start in range(0, len(ids), self.n_batch):
-            part = ids[start:start + self.n_batch]
+            part = ids[start : start + self.n_batch]
             self.decode(part, start, "all")
             pointer = self.L.llama_get_logits(self.ctx)
-            out[start:start + len(part)] = np.ctypeslib.as_array(pointer, (len(part), self.n_vocab))
+            out[start : start + len(part)] = np.ctypeslib.as_array(pointer, (len(part), self.n_vocab))
         return out
 
     def tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
@@ -107,7 +119,8 @@ def info() -> dict[str, Any]:
     import llama_cpp as L
 
     text = L.llama_print_system_info().decode()
-    return {"version": L.__version__, "system": text, "flags": [f.split("=")[0].strip() for f in text.split("|") if "= 1" in f]}
+    flags = [f.split("=")[0].split(":")[-1].strip() for f in text.split("|") if "= 1" in f]
+    return {"version": L.__version__, "system": text, "flags": flags}
 
 
 def cmd_info(_: argparse.Namespace) -> dict[str, Any]:
@@ -123,8 +136,14 @@ def cmd_tokens(args: argparse.Namespace) -> dict[str, Any]:
 
 def cmd_logits(args: argparse.Namespace) -> dict[str, Any]:
     ids = [int(i) for i in np.load(args.ids)]
-    peer = Peer(args.model, n_ctx=max(256, len(ids)), threads=args.threads, flash=args.flash, kv=args.kv,
-                yarn_beta=args.yarn_beta)
+    peer = Peer(
+        args.model,
+        n_ctx=max(256, len(ids)),
+        threads=args.threads,
+        flash=args.flash,
+        kv=args.kv,
+        yarn_beta=args.yarn_beta,
+    )
     np.save(args.out, peer.logits(ids))
     return {"n_tokens": len(ids), "n_vocab": peer.n_vocab}
 
@@ -135,19 +154,24 @@ def cmd_kl(args: argparse.Namespace) -> dict[str, Any]:
 
     cache = exact.Cache(Path(args.cache))
     peer = Peer(args.model, n_ctx=cache.chunk, threads=args.threads, flash=args.flash, kv=args.kv)
-    return cache.compare(lambda ids: peer.logits(ids)[cache.first_scored:], chunks=args.chunks)
+    return cache.compare(lambda ids: peer.logits(ids)[cache.first_scored :], chunks=args.chunks)
 
 
 def cmd_bench(args: argparse.Namespace) -> dict[str, Any]:
-    peer = Peer(args.model, n_ctx=max(args.depths) + max(args.prompt, args.gen) + 16, threads=args.threads,
-                flash=args.flash, kv=args.kv)
+    peer = Peer(
+        args.model,
+        n_ctx=max(args.depths) + max(args.prompt, args.gen) + 16,
+        threads=args.threads,
+        flash=args.flash,
+        kv=args.kv,
+    )
     rng = np.random.default_rng(0)
     ids = [int(i) for i in rng.integers(0, peer.n_vocab, size=max(args.depths) + args.prompt + args.gen + 8)]
 
     def fill(n: int) -> None:
         peer.clear()
         for start in range(0, n, peer.n_batch):
-            peer.decode(ids[start:min(start + peer.n_batch, n)], start, "none")
+            peer.decode(ids[start : min(start + peer.n_batch, n)], start, "none")
         peer.L.llama_synchronize(peer.ctx)
 
     fill(min(64, args.prompt or 64))  # warm-up, as llama-bench does
@@ -164,7 +188,7 @@ def cmd_bench(args: argparse.Namespace) -> dict[str, Any]:
                 begin = time.perf_counter()
                 if kind == "pp":
                     for start in range(0, n, peer.n_batch):
-                        part = ids[depth + start:depth + min(start + peer.n_batch, n)]
+                        part = ids[depth + start : depth + min(start + peer.n_batch, n)]
                         peer.decode(part, depth + start, "last" if start + peer.n_batch >= n else "none")
                     peer.L.llama_synchronize(peer.ctx)
                 else:
@@ -172,8 +196,14 @@ def cmd_bench(args: argparse.Namespace) -> dict[str, Any]:
                         peer.decode([ids[depth + i]], depth + i, "last")
                         peer.L.llama_synchronize(peer.ctx)
                 speeds.append(n / (time.perf_counter() - begin))
-            results.append({"test": f"{kind}{n}{suffix}", "tokens_per_s": float(np.median(speeds)),
-                            "stddev": float(np.std(speeds)), "n": len(speeds)})
+            results.append(
+                {
+                    "test": f"{kind}{n}{suffix}",
+                    "tokens_per_s": float(np.median(speeds)),
+                    "stddev": float(np.std(speeds)),
+                    "n": len(speeds),
+                }
+            )
     return {"results": results, "flash": args.flash, "kv": args.kv, "threads": args.threads}
 
 
@@ -190,7 +220,8 @@ def cmd_first(args: argparse.Namespace) -> dict[str, Any]:
         token = int(np.ctypeslib.as_array(peer.L.llama_get_logits_ith(peer.ctx, -1), (peer.n_vocab,)).argmax())
     import resource
 
-    return {"loaded_s": loaded, "first_token_s": first, "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"loaded_s": loaded, "first_token_s": first, "peak_rss_bytes": peak}
 
 
 START = time.perf_counter()
