@@ -70,7 +70,11 @@ def test_a_kept_part_that_was_changed_is_fetched_again(three: catalog.CatalogEnt
     assert index.requests == ["ggbtestpart0", "ggbtestpart1"]
 
 
-@pytest.mark.parametrize("content", [part_bytes(0)[:-1] + b"?", part_bytes(0)[:-1], part_bytes(0) + b"x", b""])
+@pytest.mark.parametrize(
+    "content",
+    [part_bytes(0)[:-1] + b"?", part_bytes(0)[:-1], part_bytes(0) + b"x", b""],
+    ids=["changed", "short", "long", "empty"],
+)
 def test_other_bytes_than_the_catalog_promises_are_refused(
     one: catalog.CatalogEntry, index: LocalIndex, content: bytes
 ) -> None:
