@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -149,7 +148,7 @@ class GgufWriter:
                     actual=shutil.disk_usage(folder).free,
                 )
             # Not tempfile: its files are private to the user, ours get the usual permissions.
-            self._temporary = os.path.join(folder, f".{name[:80]}.{secrets.token_hex(6)}.tmp")
+            self._temporary = os.path.join(folder, f".{name[:40]}.{os.urandom(6).hex()}.tmp")
             self._stream = open(self._temporary, "xb")
         except OSError as fault:
             raise self._named(fault) from None

@@ -330,3 +330,9 @@ def test_nothing_at_all_is_a_file(tmp_path: Path):
     with ggblock.open(tmp_path / "m.gguf") as file:
         assert len(file.metadata) == 0 and len(file.tensors) == 0
     assert gguf.GGUFReader(tmp_path / "m.gguf").tensors == [] and os.path.getsize(tmp_path / "m.gguf") == 32
+
+
+def test_long_names_in_any_script(tmp_path: Path):
+    name = "é" * 120 + ".gguf"  # 245 bytes
+    write(tmp_path / name)
+    assert left_over(tmp_path) == [name]
