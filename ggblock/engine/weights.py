@@ -1,22 +1,26 @@
 """Tensors of a file as the engine's kernels read them: panels of 16 rows.
 
-A type that has no kernel of its own is decoded once, when it is loaded, to float32 panels: correct, and as large as
-that; the caller is told.
+A type that has no kernel of its own is taken apart once, when it is loaded: into signed bytes with a float32 scale for
+16 or 32 weights where its codes are such (the families ``expanded16`` and ``expanded32``, 10 and 9 bits a weight), else
+into float32. Nothing is rounded on the way, so the result is exactly what the type's decoder gives.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..blocks import BlockType
 from ..format import panels
 from ..format.reader import Tensor
 from ..kernels import families, fields
 from .memory import address, buffer, floats
 from .store import kernels
 from .team import Team
+
 
 @dataclass
 class Weight:
@@ -48,10 +52,56 @@ class Weight:
         return address(self.data)
 
 
+# codes of these types are multiples of 1/8: they are kept eight times as large, their scales an eighth
+_EIGHTHS = frozenset({"iq1_s", "iq1_m"})
+
+_CHUNK_WEIGHTS = 1 << 20      # weights taken apart at a time: some tens of MB of temporaries
+
+
+def _family_of(block: BlockType) -> str:
+    if block.name in families.FAMILIES:
+        return block.name
+    if block.unpack is None or block.sub_block_size % 16:
+        return "f32"
+    sample = block.unpack(np.zeros((1, block.block_bytes), np.uint8))
+    if sample.mins is not None or (sample.codes.dtype != np.int8 and block.name not in _EIGHTHS):
+        return "f32"
+    return "expanded16" if block.sub_block_size % 32 else "expanded32"
+
+
 def describe(tensor: Tensor) -> Weight:
     """How ``tensor`` will be held. A tensor of more than two dimensions is seen as rows."""
-    name = tensor.type.name
-    return Weight(tensor, name if name in families.FAMILIES else "f32", tensor.n_rows, tensor.n_cols)
+    return Weight(tensor, _family_of(tensor.type), tensor.n_rows, tensor.n_cols)
+
+
+def _expanded(rows: npt.NDArray[np.uint8], block: BlockType, family: str) -> npt.NDArray[np.uint8]:
+    """Rows of blocks as rows of the blocks of ``expanded16`` or ``expanded32``: uint8 (n_rows, n_cols / 32 * bytes)."""
+    assert block.unpack is not None
+    parts = block.unpack(rows.reshape(-1, block.block_bytes))
+    codes, scales = parts.codes, parts.scales
+    if block.name in _EIGHTHS:
+        codes, scales = (codes * 8).astype(np.int8), scales * np.float32(0.125)
+    n = 2 if family == "expanded16" else 1                        # scales for 32 weights
+    scales = np.repeat(scales, block.sub_block_size * n // 32, axis=1)    # of larger sub-blocks: the same again
+    out = np.empty((codes.size // 32, 4 * n + 32), np.uint8)
+    out[:, :4 * n] = np.ascontiguousarray(scales, "<f4").view(np.uint8).reshape(-1, 4 * n)
+    out[:, 4 * n:] = codes.view(np.uint8).reshape(-1, 32)
+    return out.reshape(len(rows), -1)
+
+
+def _pieces(w: Weight) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """(first row, rows as bytes) of what ``repack`` takes; first rows are multiples of a panel's."""
+    block = w.tensor.type
+    if w.family == block.name:
+        yield 0, w.tensor.raw
+        return
+    step = max(1, _CHUNK_WEIGHTS // max(1, w.n_cols) // panels.ROWS) * panels.ROWS
+    for first in range(0, w.n_rows, step):
+        last = min(w.n_rows, first + step)
+        if w.family == "f32":
+            yield first, w.tensor.rows(first, last).view(np.uint8)
+        else:
+            yield first, _expanded(w.tensor.raw[first:last], block, w.family)
 
 
 def pack(weights: list[Weight], team: Team) -> None:
@@ -60,18 +110,17 @@ def pack(weights: list[Weight], team: Team) -> None:
     for w in weights:
         if w.data.size:
             continue
-        rows: npt.NDArray[Any] = w.tensor.raw
-        if w.family != w.tensor.type.name:
-            rows = w.tensor.dequantize().reshape(w.n_rows, w.n_cols).view(np.uint8)
         w.data = buffer(w.n_panels * w.panel_bytes)
         units = panels.UNITS[w.family]
         table = np.zeros(1 + 2 * len(units), np.int64)       # eight zero bytes first: see the kernel
         table[1:] = np.array(units).reshape(-1)
         row = np.zeros(fields.ROW, np.int64)
         row[fields.KERNEL] = repack
-        row[fields.A:fields.A + 8] = (rows.ctypes.data, rows.shape[1], w.n_rows, w.n_blocks, panels.block_bytes(w.family),
-                                      address(table) + 8, len(units), address(w.data))
-        team.run(address(row), 1)
+        for first, rows in _pieces(w):
+            row[fields.A:fields.A + 8] = (
+                address(rows), rows.shape[1], rows.shape[0], w.n_blocks, panels.block_bytes(w.family), address(table) + 8,
+                len(units), address(w.data) + first // panels.ROWS * w.panel_bytes)
+            team.run(address(row), 1)
         w.tensor.release()
 
 

@@ -165,6 +165,14 @@ class Emit:
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         return self.call("fma", x, y, z)
 
+    def bytes(self, values: Sequence[int]) -> Any:
+        """A constant vector of bytes."""
+        return ir.Constant(ir.VectorType(I8, len(values)), list(values))
+
+    def lookup16(self, table: Sequence[int], index: Any) -> Any:
+        """``table[index]`` for each of 64 bytes below 16; the table's values fit a byte."""
+        return self.machine.lookup16(self.b, table, index)
+
     def dot_us(self, acc: Any, u: Any, s: Any) -> Any:
         return self.machine.dot_us(self.b, acc, u, s)
 

@@ -6,11 +6,12 @@ What LLVM does not find by itself is the integer dot product: 16 lanes of int32,
 ``dot_us``  unsigned bytes, at most 127, times signed bytes
 ``dot_ss``  signed bytes of full range times signed bytes in [-127, 127]; a machine that only has the unsigned form
             adds ``signed_bias`` to the left side, and the caller subtracts ``signed_bias`` times the sum of the right side
+``lookup16``  64 bytes below 16 replaced by the entries of a constant table of 16 bytes
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from llvmlite import ir
 
@@ -101,6 +102,28 @@ def _portable(signed: bool) -> Callable[[Any, Any, Any, Any], Any]:
     return dot
 
 
+def _table_shuffle(name: str, width: int) -> Callable[[Any, Sequence[int], Any], Any]:
+    """A table lookup by an instruction that looks bytes up inside each 16 of ``width`` bytes."""
+    def lookup(b: Any, table: Sequence[int], index: Any) -> Any:
+        t = ir.VectorType(I8, width)
+        f = declare(b, name, t, [t, t])
+        values = ir.Constant(t, list(table) * (width // 16))
+        return _join(b, [b.call(f, [values, i]) for i in _slices(b, index, 64 // width)])
+    return lookup
+
+
+def _table_by_bits(b: Any, table: Sequence[int], index: Any) -> Any:
+    # a tree of choices, the lowest bit of the index first: 15 of them, where comparing with all 16 indices takes more
+    values = [_constant(V8, v) for v in table]
+    for bit in range(4):
+        on = b.icmp_unsigned("!=", b.and_(index, _constant(V8, 1 << bit)), _constant(V8, 0))
+        values = [b.select(on, high, low) for low, high in zip(values[::2], values[1::2])]
+    return values[0]
+
+
+_avx2_lookup = _table_shuffle("llvm.x86.avx2.pshuf.b", 32)
+
+
 @dataclass(frozen=True)
 class Machine:
     """One instruction set: its dot products, and the tile that its registers hold best."""
@@ -108,6 +131,7 @@ class Machine:
     name: str
     dot_us: Callable[[Any, Any, Any, Any], Any]
     dot_ss: Callable[[Any, Any, Any, Any], Any]
+    lookup16: Callable[[Any, Sequence[int], Any], Any]
     signed_bias: int      # what dot_ss adds to its left side
     tile_tokens: int      # tokens of a matrix-matrix tile; the activation layout follows it
     lanes: int            # lanes of 32 bits in one register
@@ -119,9 +143,10 @@ def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, 
 
 
 MACHINES = {
-    "avx512": Machine("avx512", _avx512_us, _via_us(_avx512_us), 128, 8, 16),
-    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), 128, 4, 8),
-    "avx2": Machine("avx2", _avx2_us, _avx2_ss, 0, 4, 8),
-    "neon": Machine("neon", _neon, _neon, 0, 4, 4),
-    "portable": Machine("portable", _portable(False), _portable(True), 0, 4, 4, False),
+    "avx512": Machine("avx512", _avx512_us, _via_us(_avx512_us),
+                      _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 8, 16),
+    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 4, 8),
+    "avx2": Machine("avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 4, 8),
+    "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4, 4),
+    "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, 4, False),
 }

@@ -1,0 +1,19 @@
+"""IQ4_NL: ``d * level``, the level looked up by a four-bit code."""
+from .families import Family
+from .q4_0 import nibbles
+
+LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
+class IQ4_NL(Family):
+    n_bytes = 18
+    signed = True
+
+    def scale(self, e, p, d, s):
+        return d, None
+
+    def codes(self, e, p, s, k):
+        return e.lookup16(LEVELS, nibbles(e, p, 2, k))
+
+
+FAMILY = IQ4_NL()

@@ -1,0 +1,22 @@
+"""Q2_0: ``d * (code - 1)``, 64 weights, two bits each in plain order."""
+from .families import Family
+
+
+class Q2_0(Family):
+    block, n_bytes = 64, 18
+
+    def prepare(self, e, p):
+        d = e.half_load(p, 0)
+        return d, e.b.fneg(d)
+
+    def scale(self, e, p, shared, s):
+        return shared
+
+    def codes(self, e, p, s, k):
+        # byte 8 s + k of a block holds the four codes; pairs of bits go 6, 12 and 18 bits up into bytes of their own
+        byte = e.b.zext(e.load(p, 16 * (2 + 8 * s + k), "i8x16"), e.zero("i32x16").type)
+        two = e.b.or_(byte, e.shl(byte, 12))
+        return e.bitcast(e.and_(e.b.or_(two, e.shl(two, 6)), 0x03030303), "i8x64")
+
+
+FAMILY = Q2_0()

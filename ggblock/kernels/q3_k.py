@@ -1,0 +1,31 @@
+"""Q3_K: 16 sub-blocks of 16; ``d * (sc - 32) * (code - 4)``; the third bit of the codes and the upper two bits of the
+scales are stored apart."""
+from .families import Family
+from .q2_k import two_bits
+
+
+class Q3_K(Family):
+    block, n_bytes, sub = 256, 110, 16
+
+    def prepare(self, e, p):
+        # four scales of 16 rows each; low nibbles: scales 0-3 and 4-7, then 8-11 and 12-15 above them
+        low = [e.load(p, 16 * (96 + 4 * i), "i8x64") for i in range(2)]
+        top = e.load(p, 16 * 104, "i8x64")
+        high = (e.bytes_shl(e.and_(top, 3), 4), e.bytes_shl(e.and_(top, 12), 2), e.and_(top, 0x30), e.bytes_lshr(top, 2, 0x30))
+        scales = [e.b.or_(e.bytes_lshr(low[i % 2], 4 * (i // 2), 15), high[i]) for i in range(4)]
+        return e.half_load(p, 16 * 108), scales
+
+    def scale(self, e, p, shared, s):
+        d, scales = shared
+        sc = e.u_to_f32(e.part(scales[s // 4], 16 * (s % 4), 16))
+        scale = e.b.fmul(d, e.b.fsub(sc, e.const("f32x16", 32.0)))
+        return scale, e.b.fmul(scale, e.const("f32x16", -4.0))
+
+    def codes(self, e, p, s, k):
+        bit = s // 2                    # of the byte that weight l of every 32 shares
+        high = e.load(p, 16 * 16 * (s % 2) + 64 * k, "i8x64")
+        high = e.bytes_lshr(high, bit - 2, 4) if bit >= 2 else e.bytes_shl(e.and_(high, 1 << bit), 2 - bit)
+        return e.b.or_(two_bits(e, p, 32, s, k), high)
+
+
+FAMILY = Q3_K()
