@@ -4,8 +4,8 @@
 >>> tokenizer.detokenize(tokenizer.tokenize("Hello"))
 'Hello'
 
-The ids are those of llama.cpp. Everything is plain Python over the file's own arrays: nothing is built that a start would
-have to wait for (see `bpe` and `spm` for what that is measured against).
+The ids are those of llama.cpp. Everything is plain Python over the arrays of the file, so a start has nothing to build
+(`bpe` and `spm` say what that was measured against).
 """
 from .stream import TokenStream
 from .tokenizer import Tokenizer, from_metadata, load_tokenizer

@@ -1,4 +1,4 @@
-"""Character classes as llama.cpp sees them: Unicode 15.1 whatever the Python version, loaded at the first non-ASCII text.
+"""Character classes as llama.cpp sees them: Unicode 15.1 whatever the Python version.
 
 Splitting works on a *collapsed* text: ASCII stays, every other character becomes one character that stands for its
 class. A plain ``re`` pattern can then say what needs ``\\p{..}`` elsewhere, and positions stay the same.
