@@ -35,6 +35,12 @@ The tree; a caller may catch any level of it::
     │   ├── UnknownArchitecture
     │   ├── MissingTensor
     │   └── ShapeMismatch
+    ├── CheckpointError             a checkpoint that cannot be converted
+    │   ├── NotACheckpoint          neither a file nor a folder of any kind that can be converted
+    │   ├── BadCheckpoint           its files break the rules of their format, or contradict each other
+    │   ├── UnsafePickle            a pickle that names anything but tensors
+    │   ├── UnmappedTensor          a tensor that its architecture does not have
+    │   └── RowDoesNotFit           a row that is no whole number of blocks, where a fallback is forbidden
     ├── TokenizerError              a vocabulary that cannot be used
     │   ├── MissingVocabulary
     │   └── InvalidText             text that has no UTF-8 form (lone surrogates)
@@ -219,6 +225,30 @@ class MissingTensor(ModelError):
 
 class ShapeMismatch(ModelError):
     """A tensor's shape contradicts the metadata."""
+
+
+class CheckpointError(GgblockError):
+    """A checkpoint that cannot be converted."""
+
+
+class NotACheckpoint(CheckpointError):
+    """Neither a file nor a folder of any kind that can be converted."""
+
+
+class BadCheckpoint(CheckpointError):
+    """The checkpoint's files break the rules of their format, or contradict each other."""
+
+
+class UnsafePickle(CheckpointError):
+    """A pickle that names anything but tensors, storages and dictionaries: loading it could run code."""
+
+
+class UnmappedTensor(CheckpointError):
+    """A tensor that its architecture does not have."""
+
+
+class RowDoesNotFit(CheckpointError):
+    """A row that is no whole number of blocks, where a fallback is forbidden."""
 
 
 class TokenizerError(GgblockError):

@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "engine": (4, NUMBA),
     "models": (5, {"numpy"}),
     "runtime": (6, {"numpy", "typing_extensions"}),  # the second for type checkers only
-    "convert": (6, {"numpy"}),
+    "convert": (6, {"numpy", "tokenizers", "yaml", "tomli"}),
     "calibrate": (7, {"numpy"}),
     "evaluate": (7, {"numpy"}),
     "serve": (7, {"numpy"}),
