@@ -45,9 +45,8 @@ def test_every_option_that_is_named_exists(line: str) -> None:
 def test_the_python_example_runs(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = blocks("python")
     exec(compile(example, "README.md", "exec"), {})
-    answer, shape, tensor = capsys.readouterr().out.rsplit("\n", 3)[:-1][-3:]
-    assert answer.strip()
-    assert re.fullmatch(r"\(\d+, 49152\)", shape[shape.index("(") :])
+    *answer, tensor = capsys.readouterr().out.splitlines()
+    assert re.search(r"\w.*\(\d+, 49152\)$", " ".join(answer))
     assert tensor == "llama (576, 576)"
 
 
