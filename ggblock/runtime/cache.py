@@ -140,9 +140,9 @@ class TokenCache:
         """Raise `ContextOverflow` when the context cannot hold ``n_tokens``."""
         if n_tokens > self._engine.n_ctx:
             raise errors.ContextOverflow(
-                f"the text has {n_tokens} tokens and the context holds {self._engine.n_ctx}",
+                "longer than the context",
                 where="prompt",
-                expected=f"at most {self._engine.n_ctx}",
+                expected=f"at most {self._engine.n_ctx} tokens",
                 actual=n_tokens,
             )
 

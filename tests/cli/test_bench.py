@@ -7,15 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import tiny_models
 from tests.cli.tiny_models import is_one_line, run
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    tiny_models.write_all(folder)
-    return folder
 
 
 def test_json_has_the_documented_shape(models: Path) -> None:

@@ -10,18 +10,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 import ggblock
 from tests.cli import tiny_models
-from tests.cli.tiny_models import NO_END, is_one_line, run
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    tiny_models.write_all(folder)
-    return folder
+from tests.cli.tiny_models import NO_END, NO_END_BIAS, is_one_line, run
 
 
 def test_a_conversation_over_a_pipe(models: Path) -> None:
@@ -29,7 +20,7 @@ def test_a_conversation_over_a_pipe(models: Path) -> None:
     done = run("chat", models / "text.gguf", "-n", 6, "--seed", 2, *NO_END, stdin=lines)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     with ggblock.load(models / "text.gguf") as model:
-        session = model.session(max_tokens=6, seed=2, logit_bias={2: -float("inf")})
+        session = model.session(max_tokens=6, seed=2, logit_bias=NO_END_BIAS)
         expected = "".join("".join(session.send(text)) + "\n" for text in ("hello", " and now?"))
     assert done.stdout == expected
 

@@ -3,20 +3,14 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 import ggblock
-from tests.cli import tiny_models
-from tests.cli.tiny_models import NO_END, is_one_line, run, start
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    tiny_models.write_all(folder)
-    return folder
+from tests.cli.tiny_models import NO_END, NO_END_BIAS, is_one_line, run, start
 
 
 def test_the_answer_goes_to_stdout(models: Path) -> None:
@@ -24,7 +18,7 @@ def test_the_answer_goes_to_stdout(models: Path) -> None:
     assert done.returncode == 0, done.stderr
     with ggblock.load(models / "text.gguf") as model:
         messages = [{"role": "user", "content": "hello"}]
-        expected = model.chat(messages, 12, seed=1, logit_bias={2: -float("inf")}).run().text
+        expected = model.chat(messages, 12, seed=1, logit_bias=NO_END_BIAS).run().text
     assert done.stdout.rstrip("\n") == expected.rstrip("\n") and done.stdout.endswith("\n")
 
 
@@ -149,13 +143,15 @@ def test_wrong_usage_is_exit_code_2(models: Path, arguments: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("extra", [(), ("--json",)])
 def test_ctrl_c_keeps_the_text_so_far(models: Path, extra: tuple[str, ...]) -> None:
-    # Without --json the first piece is the sign to interrupt; with it there is none before the end.
-    endless = ("-n", -1, "--ctx", 200_000, "--temp", 2, *NO_END)
-    process = start("run", models / "text.gguf", "-p", "hello", *endless, *extra)
+    arguments = ("run", models / "text.gguf", "-p", "hello", "--ctx", 200_000, "--temp", 2, *NO_END, *extra)
+    begin = time.monotonic()
+    assert run(*arguments, "-n", 2).returncode == 0
+    start_s = time.monotonic() - begin
+    process = start(*arguments, "-n", -1)
     assert process.stdout is not None and process.stderr is not None
-    if extra:
-        with pytest.raises(TimeoutError):
-            _wait(process, 4.0)
+    if extra:  # nothing is to be seen before the end
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0 + 3 * start_s)
         first = b""
     else:
         first = process.stdout.read(1)
@@ -168,16 +164,6 @@ def test_ctrl_c_keeps_the_text_so_far(models: Path, extra: tuple[str, ...]) -> N
     if extra:
         document = json.loads(text)
         assert document["finish_reason"] == "cancelled" and len(document["ids"]) > 0
-
-
-def _wait(process: object, seconds: float) -> None:
-    import subprocess
-
-    assert isinstance(process, subprocess.Popen)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
 
 
 def test_a_reader_that_leaves_ends_the_writer(models: Path) -> None:

@@ -15,10 +15,9 @@ from tests.oracle import tiny
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    tiny_models.write_all(folder)
-    writer = gguf.GGUFWriter(str(folder / "vocabulary_only.gguf"), "llama")
+def vocabulary_only(models: Path) -> Path:
+    path = models / "vocabulary_only.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
     vocabulary = tiny.vocabulary("gpt2")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -29,11 +28,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return folder
+    return path
 
 
 @pytest.mark.parametrize("name", ["text.gguf", "vocabulary_only.gguf"])
-def test_ids_and_pieces(models: Path, name: str) -> None:
+def test_ids_and_pieces(models: Path, vocabulary_only: Path, name: str) -> None:
     done = run("tokenize", models / name, "the <|im_end|> é", "--parse-special", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

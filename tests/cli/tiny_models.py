@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import struct
@@ -13,8 +14,9 @@ from typing import Any
 from tests.oracle import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_END = ("--logit-bias", "2=-inf")
-"""Bans the end-of-turn token of llama_text."""
+NO_END = ("--logit-bias", "0=-inf", "--logit-bias", "2=-inf")
+"""Bans the tokens that end a text of llama_text."""
+NO_END_BIAS = {0: -math.inf, 2: -math.inf}
 
 
 def write_all(folder: Path) -> None:

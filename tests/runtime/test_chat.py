@@ -14,6 +14,7 @@ from ggblock.runtime import Model
 OpenTiny = Callable[..., Model]
 HELLO = [{"role": "user", "content": "hello"}]
 EOS, START = 2, 1
+NO_END = {0: -math.inf, EOS: -math.inf}
 
 
 def test_the_prompt_is_the_template_s_text_with_its_special_tokens(open_tiny: OpenTiny) -> None:
@@ -74,7 +75,7 @@ def test_with_the_built_in_template_a_spelt_out_marker_ends_the_answer(
 
 def test_a_session_remembers_and_computes_only_what_is_new(open_tiny: OpenTiny) -> None:
     model = open_tiny()
-    session = model.session("be kind", max_tokens=6, seed=4, logit_bias={EOS: -math.inf})
+    session = model.session("be kind", max_tokens=6, seed=4, logit_bias=NO_END)
     reply = session.send("hello")
     text = "".join(reply)
     assert session.messages == [
@@ -88,7 +89,7 @@ def test_a_session_remembers_and_computes_only_what_is_new(open_tiny: OpenTiny) 
     assert second.prompt_ids[: len(first.prompt_ids)] == first.prompt_ids
     fresh = model.chat(
         [*session.messages[:3], {"role": "user", "content": "and now?"}],
-        6, seed=4, logit_bias={EOS: -math.inf}, reuse=False,
+        6, seed=4, logit_bias=NO_END, reuse=False,
     ).run()
     assert fresh.ids == second.ids and fresh.timings.reused_tokens == 0
 
@@ -114,7 +115,7 @@ def test_a_message_that_does_not_fit_leaves_the_conversation_alone(open_tiny: Op
 
 
 def test_a_cancelled_answer_stays_in_the_conversation(open_tiny: OpenTiny) -> None:
-    session = open_tiny().session(seed=1, logit_bias={EOS: -math.inf})
+    session = open_tiny().session(seed=1, logit_bias=NO_END)
     reply = session.send("hello")
     text = next(reply)
     reply.generation.cancel()

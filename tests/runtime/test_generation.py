@@ -16,6 +16,7 @@ from tests.naive.llama import NaiveLlama
 OpenTiny = Callable[..., Model]
 PROMPT = "the rain in on water"
 EOS = 2
+NO_END = {0: -math.inf, EOS: -math.inf}
 READABLE = {0: -math.inf, 1: -math.inf, EOS: -math.inf} | {
     3 + byte: -math.inf for byte in range(256) if not 32 <= byte < 127
 }
@@ -35,7 +36,7 @@ def naive_greedy(model: Model, ids: list[int], n: int) -> list[int]:
 
 def test_greedy_is_the_argmax_of_each_step(open_tiny: OpenTiny) -> None:
     model = open_tiny()
-    result = model.generate(PROMPT, 12, temperature=0, logit_bias={EOS: -math.inf}).run()
+    result = model.generate(PROMPT, 12, temperature=0, logit_bias=NO_END).run()
     prompt = model.tokenize(PROMPT)
     assert result.prompt_ids == tuple(prompt)
     assert list(result.ids) == naive_greedy(model, prompt, 12)
@@ -100,7 +101,7 @@ def test_the_end_token_ends_and_is_not_part(open_tiny: OpenTiny) -> None:
 @pytest.mark.parametrize("n_prompt", [1, 15, 16])
 def test_a_full_context_ends_cleanly(open_tiny: OpenTiny, n_prompt: int) -> None:
     model = open_tiny(context=16)
-    result = model.generate([70] * n_prompt, -1, temperature=0, logit_bias={EOS: -math.inf}).run()
+    result = model.generate([70] * n_prompt, -1, temperature=0, logit_bias=NO_END).run()
     # The last logits come from position 15; the token they give has no place but is said.
     assert result.finish_reason == "context" and len(result.ids) == 16 - n_prompt + 1
     assert list(result.ids[:-1]) == list(model.cache.ids[n_prompt:])
@@ -262,7 +263,7 @@ def test_an_empty_prompt_needs_a_beginning(open_tiny: OpenTiny, write_with: Call
 
 def test_timings_count_what_happened(open_tiny: OpenTiny) -> None:
     model = open_tiny()
-    result = model.generate([70] * 20, 9, seed=1, logit_bias={EOS: -math.inf}).run()
+    result = model.generate([70] * 20, 9, seed=1, logit_bias=NO_END).run()
     timings = result.timings
     assert (timings.prompt_tokens, timings.reused_tokens) == (20, 0)
     assert (timings.generated_tokens, timings.decode_tokens) == (9, 8)
