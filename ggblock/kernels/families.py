@@ -1,16 +1,16 @@
 """The table of block families that have kernels, and what a family must say.
 
-A family describes one *panel block*: the blocks of 16 rows at the same columns, interleaved unit by unit (``format.panels``),
-so that a field at byte ``o`` of a block, of unit width ``u``, lies at ``16 * o`` of the panel block, row ``r`` at ``r * u``.
-A weight is ``code * scale + offset``.
+A family describes one *panel block*: the blocks of 16 rows at the same columns, interleaved unit by unit
+(``format.panels``), so that a field at byte ``o`` of a block, of unit width ``u``, lies at ``16 * o`` of the panel
+block, row ``r`` at ``r * u``. A weight is ``code * scale + offset``.
 """
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl",
-            "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
+FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
+            "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
 
 
 class Family:
@@ -30,7 +30,8 @@ class Family:
         raise AttributeError
 
     def codes(self, e: Any, p: Any, s: int, k: int) -> Any:
-        """Codes of weights ``4 k .. 4 k + 3`` of sub-block ``s``: <64 x i8>, row-major 16 x 4, at most 127 unless signed."""
+        """Codes of weights ``4 k .. 4 k + 3`` of sub-block ``s``: <64 x i8>, row-major 16 x 4; at most 127, unsigned,
+        unless ``signed``."""
         raise AttributeError
 
     def lines(self) -> int:

@@ -11,7 +11,8 @@ class Q3_K(Family):
         # four scales of 16 rows each; low nibbles: scales 0-3 and 4-7, then 8-11 and 12-15 above them
         low = [e.load(p, 16 * (96 + 4 * i), "i8x64") for i in range(2)]
         top = e.load(p, 16 * 104, "i8x64")
-        high = (e.bytes_shl(e.and_(top, 3), 4), e.bytes_shl(e.and_(top, 12), 2), e.and_(top, 0x30), e.bytes_lshr(top, 2, 0x30))
+        high = (e.bytes_shl(e.and_(top, 3), 4), e.bytes_shl(e.and_(top, 12), 2), e.and_(top, 0x30),
+                e.bytes_lshr(top, 2, 0x30))
         scales = [e.b.or_(e.bytes_lshr(low[i % 2], 4 * (i // 2), 15), high[i]) for i in range(4)]
         return e.half_load(p, 16 * 108), scales
 
