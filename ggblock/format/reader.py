@@ -69,6 +69,12 @@ class Tensor:
         """Tell the system that the tensor's pages need not stay in memory; they are read again when touched."""
         self._mapped.release(self.offset_bytes, self.n_bytes)
 
+    def raw_rows(self, i0: int, i1: int) -> NDArray[np.uint8]:
+        """Rows ``i0`` to ``i1`` (exclusive) of `raw`: uint8 (i1 - i0, row_bytes); IndexError outside 0..n_rows."""
+        if not 0 <= i0 <= i1 <= self.n_rows:
+            raise IndexError(f"{self.name}: rows {i0} to {i1} of {self.n_rows}")
+        return self._raw_rows(i0, i1)
+
     def rows(self, i0: int, i1: int) -> NDArray[np.float32]:
         """Rows ``i0`` to ``i1`` (exclusive) as float32 (i1 - i0, n_cols); IndexError outside 0..n_rows."""
         if not 0 <= i0 <= i1 <= self.n_rows:
