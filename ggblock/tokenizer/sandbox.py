@@ -160,7 +160,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         # These read their input once and would read a generator empty, so they are checked in their own words.
         self.filters["join"] = self._stepping(self._join)
         self.filters["sum"] = self._stepping(self._sum)
-        self.tests = {name: self._stepping(call) for name, call in self.tests.items()}
+        tests: dict[str, Any] = dict(self.tests)
+        self.tests = {name: self._stepping(call) for name, call in tests.items()}
         self.globals = {
             "range": self._range,
             "dict": self._dict,
@@ -240,11 +241,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         return budget.checked(super().call_binop(context, operator, left, right))
 
     def _stepping(self, call: Callable[..., Any], check: Callable[..., None] | None = None) -> Callable[..., Any]:
-        @functools.wraps(call)  # keeps the mark by which Jinja passes its environment or context along
+        # Jinja passes its context, evaluation context or environment first to a function that is marked so.
+        n_passed = 1 if getattr(call, "jinja_pass_arg", None) is not None else 0
+
+        @functools.wraps(call)  # keeps that mark
         def stepping(*args: Any, **kwargs: Any) -> Any:
             self.guard.budget.step()
             if check is not None:
-                check(*args, **kwargs)
+                check(*args[n_passed:], **kwargs)
             return self.guard.budget.checked(call(*args, **kwargs))
 
         return stepping

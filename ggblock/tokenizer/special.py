@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from .vocabulary import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
 
 _ASCII_SPACES = " \t\n\v\f\r"
+_SPACES = frozenset(_ASCII_SPACES)
 _HEAD = 4
 
 
@@ -60,14 +61,18 @@ class SpecialTokens:
         if isinstance(fragment, int) or special.text not in fragment:
             return [fragment]
         parts: list[str | int] = []
-        pieces = fragment.split(special.text)
-        for index, piece in enumerate(pieces):
-            if index:
-                parts.append(special.token)
-                if special.token in self._strip_after:
-                    piece = piece.lstrip(_ASCII_SPACES)
-            if index < len(pieces) - 1 and special.token in self._strip_before:
-                piece = piece.rstrip(_ASCII_SPACES)
-            if piece:
-                parts.append(piece)
+        start = 0
+        while (found := fragment.find(special.text, start)) >= 0:
+            before = fragment[start:found]
+            if special.token in self._strip_before:
+                before = before.rstrip(_ASCII_SPACES)
+            if before:
+                parts.append(before)
+            parts.append(special.token)
+            start = found + len(special.text)
+            if special.token in self._strip_after:
+                while fragment[start : start + 1] in _SPACES:
+                    start += 1
+        if start < len(fragment):
+            parts.append(fragment[start:])
         return parts
