@@ -90,6 +90,8 @@ class GgufWriter:
         self._plan, records = self._place(tensors)
         head = encode.header(values, records)
         base = _padded(len(head), self.alignment)
+        self._values, self._records = values, records
+        self._revised = False
         self._head = head.ljust(base, b"\0")
         self._base = base
         last = self._plan[-1] if self._plan else None
@@ -180,6 +182,24 @@ class GgufWriter:
             raise errors.ShapeMismatch("rows have two dimensions", file=self.path, where=name, actual=data.shape)
         self._rows(plan, data, len(data))
 
+    def revise(self, values: Mapping[str, object]) -> None:
+        """Replace metadata values that are known only after the tensors, such as checksums.
+
+        Each must take as many bytes as the one it replaces. Raises `errors.WrongKeyKind` when it does not, or when
+        there is no such key.
+        """
+        for key in values:
+            if key not in self._values:
+                raise errors.WrongKeyKind("only a key that was announced can be revised", file=self.path, where=key)
+        revised = {**self._values, **values}
+        head = encode.header(revised, self._records).ljust(self._base, b"\0")
+        if len(head) != len(self._head) or any(
+            len(encode.header({key: values[key]}, [])) != len(encode.header({key: self._values[key]}, []))
+            for key in values
+        ):
+            raise errors.WrongKeyKind("a revised value takes another number of bytes", file=self.path)
+        self._values, self._head, self._revised = revised, head, True
+
     def _expect(self, name: str, *, at_start: bool) -> _Plan:
         if self._stream is None:
             raise ValueError("the writer is not open; use it in a with statement")
@@ -257,12 +277,13 @@ class GgufWriter:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if fault is None:
-                self._finish()
+            if fault is None and self._stream is not None:
+                self.finish()
         finally:
             self._abandon()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Make the file appear before the block ends (which does it otherwise); nothing can be written afterwards."""
         if self._index < len(self._plan):
             missing = self._plan[self._index]
             raise errors.MissingTensor(
@@ -272,6 +293,9 @@ class GgufWriter:
         self._pad(self.n_bytes)
         assert self._stream is not None
         try:
+            if self._revised:
+                self._stream.seek(0)
+                self._stream.write(self._head)
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()

@@ -28,6 +28,8 @@ class SourceTensor(Protocol):
     def shape(self) -> tuple[int, ...]: ...
     @property
     def type(self) -> blocks.BlockType: ...
+    @property
+    def end_bytes(self) -> int: ...
 
     def rows(self, i0: int, i1: int) -> NDArray[np.float32]:
         """Rows ``i0`` to ``i1`` (exclusive): float32 (i1 - i0, n_cols)."""
@@ -72,6 +74,14 @@ class PlainTensor:
         return self.mapped.path
 
     @property
+    def end_bytes(self) -> int:
+        """Where the last number ends in the file."""
+        if self.strides is None:
+            return self.offset_bytes + n_weights(self) * self.type.block_bytes
+        reach = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) + 1
+        return self.offset_bytes + reach * self.type.block_bytes
+
+    @property
     def _row_bytes(self) -> int:
         return (self.shape[-1] if self.shape else 1) * self.type.block_bytes
 
@@ -107,6 +117,7 @@ class GgufTensor:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.name, self.path, self.shape, self.type = tensor.name, tensor.path, tensor.shape, tensor.type
+        self.end_bytes = tensor.offset_bytes + tensor.n_bytes
 
     def rows(self, i0: int, i1: int) -> NDArray[np.float32]:
         return self.tensor.rows(i0, i1)
