@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (texts are as long as they are)
 """Texts that tokenizers find hard, made the same way at every run: what tools/gen_golden_tokens.py tokenizes."""
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ marks: a text that is cut one character too early or too late gives other ids.
 """
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -22,7 +23,7 @@ def learn(texts: list[list[str]], count: int) -> list[tuple[str, str]]:
     texts = [list(text) for text in texts]
     merges: list[tuple[str, str]] = []
     for _ in range(count):
-        pairs = Counter(pair for text in texts for pair in zip(text, text[1:], strict=False))
+        pairs = Counter(pair for text in texts for pair in itertools.pairwise(text))
         if not pairs:
             break
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
