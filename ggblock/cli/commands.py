@@ -9,6 +9,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pull": ("ggblock.cli.pull", "Fetch a catalog model into the cache and print its path."),
     "run": ("ggblock.cli.run", "Answer a prompt."),
     "chat": ("ggblock.cli.chat", "Hold a conversation in the terminal."),
+    "dump": ("ggblock.cli.dump", "Show what is inside a file, down to one block."),
     "bench": ("ggblock.cli.bench", "Measure tokens per second of prefill and decode."),
     "tokenize": ("ggblock.cli.tokenize", "Show the token ids and pieces of a text."),
 }

@@ -1,0 +1,43 @@
+"""Tables for people: columns that fit the terminal, plain and complete when the output is not one."""
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal on stdout, or None when it is none (a pipe, a file)."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def lines(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), flexible: int = 0,
+    width: int | None = None, indent: str = "",
+) -> list[str]:
+    """Lay out ``rows`` under ``heads``.
+
+    Columns in ``left`` are flush left, the others right. When ``width`` is given, the column ``flexible`` is cut
+    in its middle so that a line fits.
+    """
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    if width is not None:
+        excess = sum(widths) + 2 * (len(widths) - 1) + len(indent) - width
+        if excess > 0:
+            widths[flexible] = max(8, widths[flexible] - excess)
+    out = []
+    for row in (heads, *rows):
+        cells = []
+        for i, cell in enumerate(row):
+            shown = middle(cell, widths[i])
+            cells.append(f"{shown:<{widths[i]}}" if i in left else f"{shown:>{widths[i]}}")
+        out.append((indent + "  ".join(cells)).rstrip())
+    return out
+
+
+def middle(text: str, limit: int) -> str:
+    """``text`` with its middle replaced by an ellipsis when it is longer than ``limit``."""
+    if len(text) <= limit:
+        return text
+    head = limit // 2
+    return text[:head] + "…" + text[len(text) - (limit - head - 1) :]

@@ -1,0 +1,218 @@
+"""A block view as lines of text, complete enough to compute every weight with paper and pencil (or a script)."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import words
+from .blockview import BlockView, bits_by_byte, ranges_text
+from .notation import shown
+
+#: Bits of exponent and fraction of the float kinds, and the exponent's bias.
+_FLOATS = {"f16": (5, 10, 15), "bf16": (8, 7, 127), "f32": (8, 23, 127), "f64": (11, 52, 1023)}
+
+
+def lines(view: BlockView, weight: int = 0) -> Iterator[str]:
+    """Everything about the block; ``weight`` is the one that is computed step by step."""
+    yield from head(view)
+    yield from hex_lines(view)
+    yield from fields(view)
+    yield from _numbers(view)
+    yield from _byte_table(view)
+    yield from _steps(view)
+    yield from _tables(view)
+    yield from _groups(view)
+    yield from _grids(view)
+    yield from worked(view, weight)
+
+
+def head(view: BlockView) -> Iterator[str]:
+    """Which block of what."""
+    place, size = view.placement, view.type.block_size
+    first = place.block * size
+    yield (
+        f"{words.readable(view.name)}: {view.type.label}, row {place.row}, block {place.block} of "
+        f"{place.blocks_per_row} in the row; columns {first} to {first + place.n_weights - 1}"
+    )
+    where = f"{place.offsets[0]} to {place.offsets[-1]}" if place.is_contiguous else "scattered, see below"
+    yield (
+        f"{words.plural(view.type.block_bytes, 'byte')} at {where} of {words.readable(place.path)}; "
+        f"{words.plural(size, 'weight')}, {view.type.bits_per_weight:g} bits each"
+    )
+
+
+def hex_lines(view: BlockView, styles: dict[str, tuple[str, str]] | None = None) -> Iterator[str]:
+    """The raw bytes, 16 a line. ``styles``: texts to put before and after the bytes of each field (colours)."""
+    yield ""
+    yield "bytes"
+    data = view.placement.data
+    for at in range(0, len(data), 16):
+        cells = []
+        for byte in range(at, min(at + 16, len(data))):
+            before, after = (styles or {}).get(view.field_at(byte).name, ("", ""))
+            cells.append(f"{before}{data[byte]:02x}{after}")
+        yield f"  {at:4}  {' '.join(cells)}"
+
+
+def fields(view: BlockView) -> Iterator[str]:
+    """The layout."""
+    yield ""
+    yield "fields"
+    rows = [("bytes", "field", "count", "bits", "kind", "plane", "meaning")]
+    for f in view.type.layout:
+        span = f"{f.offset}-{f.end - 1}"
+        rows.append((span, f.name, str(f.count), str(f.bits or "log2 3"), f.kind, str(f.plane or "-"), f.meaning))
+    yield from _columns(rows, left=(1, 4, 6))
+
+
+def _numbers(view: BlockView) -> Iterator[str]:
+    """The values of the fields that hold few numbers; what is stored for each weight comes as a grid below."""
+    yield ""
+    yield "numbers"
+    for field in view.type.layout:
+        if field.kind in _FLOATS:
+            raw = view.placement.data[field.offset : field.end].tobytes()
+            width = field.bits // 8
+            for i in range(field.count):
+                pattern = int.from_bytes(raw[i * width : (i + 1) * width], "little")
+                value = shown(view.decoder.number(field.name, i))
+                yield f"  {field.name}[{i}] = {value}  ({_float(field.kind, pattern)})"
+        elif field.kind in ("e8m0", "ue4m3"):
+            for i in range(field.count):
+                value = view.decoder.number(field.name, i)
+                yield f"  {field.name}[{i}] = {value}  (0x{value:02x}, {field.kind})"
+        elif field.count < view.type.block_size or field.kind == "packed":
+            n = field.n_bytes if field.kind in ("packed", "trits") else field.count
+            values = [str(view.decoder.number(field.name, i)) for i in range(n)]
+            for at in range(0, n, 16):
+                yield f"  {field.name}[{at}..{min(n, at + 16) - 1}] = {' '.join(values[at : at + 16])}"
+
+
+def _float(kind: str, pattern: int) -> str:
+    n_exponent, n_fraction, bias = _FLOATS[kind]
+    sign = pattern >> (n_exponent + n_fraction)
+    exponent = pattern >> n_fraction & ((1 << n_exponent) - 1)
+    fraction = pattern & ((1 << n_fraction) - 1)
+    bits = f"{sign:b} {exponent:0{n_exponent}b} {fraction:0{n_fraction}b}"
+    if exponent == (1 << n_exponent) - 1:
+        meaning = "infinity" if fraction == 0 else "not a number"
+    elif exponent == 0:
+        meaning = f"{'-' * sign}{fraction}/{1 << n_fraction} * 2^{1 - bias}"
+    else:
+        meaning = f"{'-' * sign}(1 + {fraction}/{1 << n_fraction}) * 2^{exponent - bias}"
+    return f"{kind} 0x{pattern:0{(1 + n_exponent + n_fraction) // 4}x} = {bits} = {meaning}"
+
+
+def _byte_table(view: BlockView) -> Iterator[str]:
+    yield ""
+    yield "every byte"
+    rows = [("byte", "in file", "hex", "binary", "field", "bits")]
+    for byte, ranges in enumerate(view.bits):
+        field, value = view.field_at(byte), int(view.placement.data[byte])
+        uses = []
+        for each in ranges:
+            n_bits = each.high - each.low + 1
+            part = value >> each.low & ((1 << n_bits) - 1)
+            span = "" if n_bits == 8 else (f"{each.low}: " if n_bits == 1 else f"{each.low}-{each.high}: ")
+            use = f"{each.step} of {_weights(each.weights, view)}" if each.step else "unused"
+            if field.kind in ("uint", "i8", "u8"):
+                use = f"{field.name}[{each.number}] = {_signed(part, field.kind)} -> {use}"
+            else:
+                use = f"{part} -> {use}" if span else use
+            uses.append(span + use)
+        rows.append((
+            str(byte), str(view.placement.offsets[byte]), f"{value:02x}", f"{value:08b}", field.name, "; ".join(uses)
+        ))  # fmt: skip
+    yield from _columns(rows, left=(4, 5))
+
+
+def _signed(value: int, kind: str) -> int:
+    return value - 256 if kind == "i8" and value > 127 else value
+
+
+def _weights(weights: tuple[int, ...], view: BlockView) -> str:
+    if len(weights) == view.type.block_size:
+        return "every weight"
+    return f"weight{'s' if len(weights) > 1 else ''} {ranges_text(weights)}"
+
+
+def _steps(view: BlockView) -> Iterator[str]:
+    yield ""
+    yield f"decoding of weight j, 0 to {view.type.block_size - 1} (each float operation rounds to float32)"
+    for step in view.steps:
+        yield f"  {step.name} = {step.text}"
+
+
+def _tables(view: BlockView) -> Iterator[str]:
+    if not view.tables:
+        return
+    yield ""
+    yield "table entries in use"
+    for name, entries in view.tables.items():
+        runs: list[list[int]] = []
+        for i in entries:
+            if runs and i == runs[-1][-1] + 1 and len(runs[-1]) < 16 and i % 8:
+                runs[-1].append(i)
+            else:
+                runs.append([i])
+        for run in runs:
+            yield f"  {name}[{run[0]}..{run[-1]}] = {' '.join(str(entries[i]) for i in run)}"
+
+
+def _groups(view: BlockView) -> Iterator[str]:
+    """Steps that neighbouring weights share: one table for each size of group, the largest first."""
+    inner = view.steps[:-1]
+    for group in sorted({step.group for step in inner if step.group > 1}, reverse=True):
+        shared = [step for step in inner if step.group == group]
+        yield ""
+        whole = group == view.type.block_size
+        yield "shared by the whole block" if whole else f"shared by {group} weights"
+        rows = [("weights", *(step.name for step in shared))]
+        for i in range(view.type.block_size // group):
+            span = f"{i * group}-{(i + 1) * group - 1}"
+            rows.append((span, *(shown(step.values[i]) for step in shared)))
+        yield from _columns(rows)
+
+
+def _grids(view: BlockView) -> Iterator[str]:
+    for step in view.steps:
+        if step.group == 1 and (step.name == "weight" or view.type.block_size > 1):
+            per_line = 8 if any(isinstance(value, np.floating) for value in step.values) else 16
+            yield ""
+            yield step.name
+            cells = [shown(value) for value in step.values]
+            width = max(map(len, cells))
+            for at in range(0, len(cells), per_line):
+                yield f"  {at:4}  {' '.join(f'{cell:>{width}}' for cell in cells[at : at + per_line])}"
+        elif step.name == "weight":  # the same for every weight, such as a block of zeros
+            yield ""
+            yield "weight"
+            cells = [shown(value) for value in step.values for _ in range(step.group)]
+            for at in range(0, len(cells), 8):
+                yield f"  {at:4}  {' '.join(cells[at : at + 8])}"
+
+
+def worked(view: BlockView, j: int) -> Iterator[str]:
+    """Weight ``j`` step by step."""
+    yield ""
+    yield f"weight {j} by hand"
+    for name, forms, value in view.worked(j):
+        result = shown(value.number)
+        chain = [form for form in forms if form != result]
+        yield f"  {name} = {' = '.join([*chain, result])}"
+        if value.bits is not None and value.feeds:
+            data: Any = view.placement.data
+            where = ", ".join(
+                f"byte {byte} (0x{int(data[byte]):02x}) bit{'s' if len(bits) > 1 else ''} {ranges_text(bits)}"
+                for byte, bits in bits_by_byte(value.feeds).items()
+            )
+            yield f"      from {where}"
+
+
+def _columns(rows: Sequence[tuple[str, ...]], left: tuple[int, ...] = ()) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        yield ("  " + "  ".join(cells)).rstrip()
