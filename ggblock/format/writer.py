@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
+from . import checksums as sums
 from . import encode, limits, validate
 from .header import TensorRecord
 from .metadata import ArrayValue, Metadata, Typed, infer
@@ -65,7 +66,8 @@ class GgufWriter:
     ``metadata``: any mapping; plain values get their usual kind (`metadata.infer`), `Typed` ones theirs, and a
     `Metadata` of an open file keeps every kind. ``tensors``: in the order of the file. ``alignment``: a power of
     two, multiple of 8; None takes ``general.alignment`` from the metadata, or 32. ``inputs``: files being read, which
-    must not be overwritten; those that ``metadata`` comes from are added.
+    must not be overwritten; those that ``metadata`` comes from are added. ``checksums``: store the checksums of
+    `checksums` (a file whose metadata have room for the header's gets that one in any case).
 
     ``n_bytes``: size of the finished file. Faults in the arguments raise before anything is created:
     `errors.WrongKeyKind`, `errors.BadTensorName`, `errors.DuplicateTensor`, `errors.BadShape`, `errors.BadAlignment`,
@@ -80,12 +82,17 @@ class GgufWriter:
         alignment: int | None = None,
         *,
         inputs: Iterable[str | os.PathLike[str]] = (),
+        checksums: bool = False,
     ) -> None:
         self.path = os.fsdecode(path)
         # A symbolic link stays a link: what it points to is replaced.
         self._target = os.path.realpath(self.path)
         self._refuse_inputs(metadata, inputs)
         values = dict(metadata.typed_items() if isinstance(metadata, Metadata) else metadata)
+        if checksums:
+            values.update(sums.room(len(tensors)))
+        self._digests: list[str] | None = [] if checksums else None
+        self._digest: Any = None  # of the tensor that is being written
         self.alignment = _choose_alignment(values, alignment)
         self._plan, records = self._place(tensors)
         head = encode.header(values, records)
@@ -221,7 +228,12 @@ class GgufWriter:
         raw = self._encoded(plan, np.asarray(data), n_rows)
         if self._rows_done == 0:
             self._pad(self._base + plan.start)
+            self._digest = sums.new() if self._digests is not None else None
         self._put(raw)
+        if self._digests is not None:
+            self._digest.update(raw)
+            if self._rows_done + n_rows == plan.n_rows:
+                self._digests.append(self._digest.hexdigest())
         self._rows_done += n_rows
         if self._rows_done == plan.n_rows:
             self._index, self._rows_done = self._index + 1, 0
@@ -292,6 +304,13 @@ class GgufWriter:
             )
         self._pad(self.n_bytes)
         assert self._stream is not None
+        if self._digests is not None:
+            self.revise({sums.TENSORS: Typed("str[]", self._digests)})
+        if sums.HEADER in self._values:
+            ends = [self._base + plan.start + plan.n_bytes for plan in self._plan]
+            starts = [self._base + plan.start for plan in self._plan[1:]] + [self.n_bytes]
+            gaps = [bytes(start - end) for end, start in zip(ends, starts, strict=False)]
+            self._head, self._revised = sums.seal(self._head, gaps), True
         try:
             if self._revised:
                 self._stream.seek(0)

@@ -1,0 +1,65 @@
+"""Checksums that a file carries in its own metadata. ``spec/container.md``, section "Checksums", is the definition.
+
+Two keys, both or none: `TENSORS`, an array with the SHA-256 of each tensor's bytes in file order, and `HEADER`, the
+SHA-256 of every byte of the file that belongs to no tensor. Other readers ignore them.
+"""
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from .metadata import Typed
+
+TENSORS = "ggblock.tensors.sha256"
+HEADER = "ggblock.header.sha256"
+KEYS = frozenset({TENSORS, HEADER})
+#: What stands for a digest that is not known yet, and for `HEADER`'s own digits while it is computed.
+UNKNOWN = "0" * 64
+
+_RECORD = struct.pack("<Q", len(HEADER)) + HEADER.encode() + struct.pack("<IQ", 8, 64)
+
+
+def new() -> Any:
+    """A SHA-256 that has seen nothing yet."""
+    import hashlib  # 10 ms that opening a file need not spend
+
+    return hashlib.sha256()
+
+
+def room(n_tensors: int) -> dict[str, object]:
+    """Metadata with room for the checksums of a file with ``n_tensors``; the writer fills in `HEADER`."""
+    return {TENSORS: Typed("str[]", [UNKNOWN] * n_tensors), HEADER: Typed("str", UNKNOWN)}
+
+
+def digits_at(head: bytes) -> int | None:
+    """Where the 64 digits of `HEADER` start in the bytes before the data section; None when the key is not there.
+
+    The key is found by its record (length, name, kind, length of the value), which no other key and no text can
+    contain unless it was made to; the first one counts.
+    """
+    at = head.find(_RECORD)
+    return at + len(_RECORD) if at >= 0 and at + len(_RECORD) + 64 <= len(head) else None
+
+
+def header_digest(head: bytes, gaps: Iterable[bytes]) -> str:
+    """The value of `HEADER`: of ``head``, everything before the data section, and of the bytes between tensors.
+
+    Raises ValueError when ``head`` lacks the key.
+    """
+    at = digits_at(head)
+    if at is None:
+        raise ValueError(f"no {HEADER} in the header")
+    digest = new()
+    digest.update(head[:at] + UNKNOWN.encode() + head[at + 64 :])
+    for gap in gaps:
+        digest.update(gap)
+    return str(digest.hexdigest())
+
+
+def seal(head: bytes, gaps: Iterable[bytes]) -> bytes:
+    """``head`` with its own digest filled in, or as it is when it has no room for one."""
+    at = digits_at(head)
+    if at is None:
+        return head
+    return head[:at] + header_digest(head, gaps).encode() + head[at + 64 :]
