@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ import pytest
 
 from ggblock import catalog
 
+PART_BYTES = 1_200_000  # more than twice what pip reads at once, so that half of it can be seen to come
+
 
 def part_bytes(number: int) -> bytes:
-    """Incompressible and different for each number; 300,000 bytes, so that a transfer can be cut in the middle."""
-    return b"".join(hashlib.sha256(f"{number}/{i}".encode()).digest() for i in range(9375))
+    """PART_BYTES bytes, incompressible and different for each number."""
+    return random.Random(number).randbytes(PART_BYTES)
 
 
 def wheel(project: str, member: str, content: bytes) -> bytes:

