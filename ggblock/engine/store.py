@@ -11,6 +11,7 @@ from typing import Callable, Iterable
 
 import llvmlite.binding as llvm
 
+from ..kernels import registry
 from ..simd import cache
 from ..simd.host import host
 
@@ -37,7 +38,7 @@ def kernels(names: Iterable[str], notify: Notify | None = None) -> dict[str, int
         missing = []
         for name in wanted:
             if name not in _addresses:
-                found = cache.get(cache.key_of(name, host()))
+                found = cache.get(_key(name))
                 if found is None:
                     missing.append(name)
                 else:
@@ -47,17 +48,20 @@ def kernels(names: Iterable[str], notify: Notify | None = None) -> dict[str, int
         return {name: _addresses[name] for name in wanted}
 
 
+def _key(name: str) -> str:
+    return cache.key_of(name, registry.module_of(name), registry.is_strict(name), host())
+
+
 def _compile(missing: list[str], notify: Notify | None) -> None:
     start = time.perf_counter()
     if notify:
         notify(f"compiling {len(missing)} kernel{'s' if len(missing) > 1 else ''} for this CPU ({host().machine}); "
                "this happens once")
-    from ..kernels import registry
     from ..simd import jit
     stored = True
     for name in missing:
-        symbol, code = jit.compile_kernel(registry.build(name))
-        stored &= cache.put(cache.key_of(name, host()), symbol, code)
+        symbol, code = jit.compile_kernel(registry.build(name), strict=registry.is_strict(name))
+        stored &= cache.put(_key(name), symbol, code)
         _addresses[name] = _link(symbol, code)
     if notify:
         kept = "" if stored else f"; they could not be kept in {cache.cache_folder()}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from ..blocks import BlockType
 from ..format import panels
 from ..format.reader import Tensor
 from ..kernels import families, fields
-from .memory import address, buffer, floats
+from .memory import Arena, address, aligned, floats
 from .store import kernels
 from .team import Team
 
@@ -101,16 +100,16 @@ def _pieces(w: Weight) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         if w.family == "f32":
             yield first, w.tensor.rows(first, last).view(np.uint8)
         else:
-            yield first, _expanded(w.tensor.raw[first:last], block, w.family)
+            yield first, _expanded(w.tensor.raw_rows(first, last), block, w.family)
 
 
 def pack(weights: list[Weight], team: Team) -> None:
     """Fills ``data`` of every weight, on all threads of ``team``, one tensor after the other."""
     repack = kernels(["repack"])["repack"]
-    for w in weights:
-        if w.data.size:
-            continue
-        w.data = buffer(w.n_panels * w.panel_bytes)
+    waiting = [w for w in weights if not w.data.size]
+    arena = Arena(sum(aligned(w.n_panels * w.panel_bytes) for w in waiting))
+    for w in waiting:
+        w.data = arena.take(w.n_panels * w.panel_bytes)
         units = panels.UNITS[w.family]
         table = np.zeros(1 + 2 * len(units), np.int64)       # eight zero bytes first: see the kernel
         table[1:] = np.array(units).reshape(-1)
@@ -118,8 +117,8 @@ def pack(weights: list[Weight], team: Team) -> None:
         row[fields.KERNEL] = repack
         for first, rows in _pieces(w):
             row[fields.A:fields.A + 8] = (
-                address(rows), rows.shape[1], rows.shape[0], w.n_blocks, panels.block_bytes(w.family), address(table) + 8,
-                len(units), address(w.data) + first // panels.ROWS * w.panel_bytes)
+                address(rows), rows.shape[1], rows.shape[0], w.n_blocks, panels.block_bytes(w.family),
+                address(table) + 8, len(units), address(w.data) + first // panels.ROWS * w.panel_bytes)
             team.run(address(row), 1)
         w.tensor.release()
 

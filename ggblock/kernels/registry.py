@@ -15,7 +15,21 @@ TABLE = {
     "combine": ("attention", "make_combine"),
     "team": ("team", "make_team"),
     "post": ("team", "make_post"),
+    "quantize": ("quantize", "make_quantize"),
 }
+
+#: Kinds whose results must be the same to the bit on every machine: see ``simd.jit``.
+STRICT = frozenset({"quantize"})
+
+
+def is_strict(name: str) -> bool:
+    """Whether kernel ``name`` is compiled without contraction."""
+    return name.partition("/")[0] in STRICT
+
+
+def module_of(name: str) -> str:
+    """The module of this package that makes kernel ``name``. Imports nothing; ``KeyError`` for an unknown name."""
+    return TABLE[name.partition("/")[0]][0]
 
 
 def build(name: str) -> Callable[..., Any]:

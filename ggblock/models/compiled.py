@@ -15,28 +15,28 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import errors
-from ..engine.memory import buffer, floats
-from ..engine.plan import BATCH, Builder, Rows, round_up
+from ..engine.memory import Arena, buffer, floats
+from ..engine.plan import BATCH, Builder, Rows, bits_of, round_up
 from ..engine.store import Notify
 from ..engine.team import Team, default_threads
 from ..engine.weights import Weight, describe, vector
 from ..format import GgufFile
-from ..kernels import fields
+from ..kernels import fields, shapes
 from . import ARCHITECTURES
 from .config import Config, Source, read_config
 from .rope import RopeTable
 
 DEFAULT_CONTEXT = 8192
+LOG2_E = 1.4426950408889634    # attention's softmax is in powers of two
 LOGIT_ROWS = 32            # tokens whose logits are computed at once when all are asked for
 
 
 class KvCache:
     """Keys and values of one layer; layout in ``kernels.rope``."""
 
-    def __init__(self, n_kv_heads: int, n_ctx: int, head: int, kind: str) -> None:
-        padded, width = round_up(head, 16), 2 if kind == "f16" else 4
-        self.head_bytes = n_ctx * padded * width
-        self.keys, self.values = buffer(n_kv_heads * self.head_bytes), buffer(n_kv_heads * self.head_bytes)
+    def __init__(self, arena: Arena, n_kv_heads: int, head_bytes: int) -> None:
+        self.head_bytes = head_bytes
+        self.keys, self.values = arena.take(n_kv_heads * head_bytes), arena.take(n_kv_heads * head_bytes)
 
 
 class Layers:
@@ -54,15 +54,14 @@ class Layers:
         self.gated, self.up = builder.rows(c.n_ff), builder.rows(c.n_ff)
         self.tables: list[RopeTable] = []
         self.caches: list[KvCache] = []
-        padded = round_up(c.head, 16)
+        self._head_bytes = round_up(n_ctx, 64) * shapes.padded(config.head) * (2 if kv_type == "f16" else 4)
+        self._arena = Arena(2 * config.n_layers * config.n_kv_heads * self._head_bytes)
         group = c.n_heads // c.n_kv_heads
-        self._turned = floats(builder.capacity, c.n_heads * padded)
-        # as attention.scratch_bytes: rows of q, o and four words, scores of 8 rows by 64 keys
-        n_rows = 40 + 8 * group
-        self._scratch_bytes = round_up(n_rows * (2 * padded + 4) * 4 + 8 * 64 * 4 + 1024, 4096)
+        self._turned = floats(builder.capacity, c.n_heads * shapes.padded(c.head))
+        self._scratch_bytes = shapes.scratch_bytes(group, c.head)
         self._scratch = buffer(self._scratch_bytes * builder.n_threads)
-        self._chunks = -(-n_ctx // 256) + 1
-        self._parts = floats(c.n_kv_heads * self._chunks * group * (padded + 16))
+        self._chunks = shapes.n_chunks(n_ctx)
+        self._parts = floats(c.n_kv_heads * self._chunks * shapes.part_floats(group, c.head))
         builder.keep += [self._turned, self._scratch, self._parts]
 
     def matrix(self, name: str, n_rows: int, n_cols: int) -> Weight:
@@ -80,15 +79,14 @@ class Layers:
                   ) -> None:
         """q, k and v are in their buffers: turns them, stores keys and values, leaves the result in ``attended``."""
         c, b = self.config, self.builder
-        cache = KvCache(c.n_kv_heads, round_up(self.n_ctx, 64), c.head, self.kv_type)
+        cache = KvCache(self._arena, c.n_kv_heads, self._head_bytes)
         self.caches.append(cache)
         if table not in self.tables:
             self.tables.append(table)
         norms = "none" if q_norm is None and k_norm is None else "norm"
-        from ..engine.plan import bits_of
         b.op(f"rope/{pairs}/{self.kv_type}/{norms}", fields.ALWAYS,
              self.q.data, self.q.stride, c.n_heads, self.k.data, self.k.stride, c.n_kv_heads, self.v.data, self.v.stride,
-             c.head, c.n_rot, table.data, self._turned, bits_of(scale, c.eps), cache.keys, cache.head_bytes, cache.values,
+             c.head, c.n_rot, table.data, self._turned, bits_of(scale * LOG2_E, c.eps), cache.keys, cache.head_bytes, cache.values,
              cache.head_bytes, self._scratch, self._scratch_bytes, 0 if q_norm is None else q_norm, 0 if k_norm is None else k_norm)
         group = c.n_heads // c.n_kv_heads
         b.op(f"attention/{group}/{c.head}/{self.kv_type}", fields.ALWAYS,

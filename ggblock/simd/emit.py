@@ -64,9 +64,10 @@ class Emit:
     def store(self, address: Any, offset: int, value: Any) -> None:
         self.b.store(value, self._pointer(address, offset, value.type)).align = 1
 
-    def prefetch(self, address: Any, offset: int) -> None:
+    def prefetch(self, address: Any, offset: int, locality: int = 3) -> None:
+        """Asks for a cache line; ``locality`` 3 is every level of cache, 2 and 1 leave out the first."""
         f = declare(self.b, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
-        self.b.call(f, [self._pointer(address, offset, I8)] + [ir.Constant(I32, v) for v in (0, 3, 1)])
+        self.b.call(f, [self._pointer(address, offset, I8)] + [ir.Constant(I32, v) for v in (0, locality, 1)])
 
     # --- vectors
     def splat(self, value: Any, lanes: int = 16) -> Any:

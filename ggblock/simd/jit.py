@@ -2,7 +2,8 @@
 
 A kernel is an ordinary Python function of three int64: the address of its plan row, the thread's number, and how
 many threads there are. Float arithmetic is strict except that a multiplication and an addition may be contracted;
-nothing is assumed about NaN or infinity.
+nothing is assumed about NaN or infinity. A kernel and helpers that are compiled *strictly* allow not even that: every
+operation is rounded on its own, so the result is the same to the bit on every machine.
 """
 from __future__ import annotations
 
@@ -28,9 +29,10 @@ KERNEL = types.void(types.int64, types.int64, types.int64)
 FASTMATH = {"contract"}
 
 
-def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL) -> tuple[str, bytes]:
+def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL, strict: bool = False) -> tuple[str, bytes]:
     """Compiles ``function`` for this CPU; returns (symbol, object code). Raises Numba's errors: ours to fix."""
-    compiled = numba.cfunc(signature, nopython=True, boundscheck=False, fastmath=FASTMATH, error_model="numpy")(function)
+    fastmath = False if strict else FASTMATH
+    compiled = numba.cfunc(signature, nopython=True, boundscheck=False, fastmath=fastmath, error_model="numpy")(function)
     library = compiled._library
     return compiled._wrapper_name, library.serialize_using_object_code()[2][0]
 
@@ -38,3 +40,8 @@ def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL) -> tup
 def inline(function: Callable[..., Any]) -> Any:
     """A helper that kernels call; LLVM inlines it into them."""
     return numba.njit(function, nogil=True, boundscheck=False, fastmath=FASTMATH, error_model="numpy", forceinline=True)
+
+
+def inline_strict(function: Callable[..., Any]) -> Any:
+    """As ``inline``, for kernels that are compiled strictly: nothing is contracted."""
+    return numba.njit(function, nogil=True, boundscheck=False, fastmath=False, error_model="numpy", forceinline=True)

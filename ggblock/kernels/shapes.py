@@ -1,0 +1,37 @@
+"""Sizes that kernels and the engine must agree on; no Numba here."""
+from __future__ import annotations
+
+KEYS = 64          # keys of a block of attention
+CHUNK = 256        # positions of a chunk when one token is decoded
+MICRO_ROWS = 8     # query rows of a micro-tile when many tokens are processed
+
+
+def padded(size: int) -> int:
+    """A head's size in the cache and in scratch: rounded up to 16."""
+    return -(-size // 16) * 16
+
+
+def tile_tokens(group: int, size: int) -> int:
+    """Query tokens of an item of attention: about 32 rows, fewer where heads are large, always whole micro-tiles."""
+    rows = 32 if padded(size) <= 128 else 16
+    tokens = max(1, rows // group)
+    while tokens * group % MICRO_ROWS:
+        tokens += 1
+    return tokens
+
+
+def scratch_bytes(group: int, size: int) -> int:
+    """Bytes of scratch that a thread of attention needs."""
+    rows = max(tile_tokens(group, size) * group, group, MICRO_ROWS)
+    per_row = 2 * 4 * padded(size) + 4 * 4 + 4 * KEYS      # q and o, four words, scores
+    return -(-(rows * per_row + 1024) // 4096) * 4096
+
+
+def n_chunks(n_ctx: int) -> int:
+    """Chunks that a context may touch."""
+    return -(-n_ctx // CHUNK) + 1
+
+
+def part_floats(group: int, size: int) -> int:
+    """Floats of one partial result: for each head of the group the values, the maximum and the sum, padded to 16."""
+    return group * (padded(size) + 16)
