@@ -23,16 +23,21 @@ class LimitReached(Exception):
 
 
 class Budget:
-    """One rendering's account. ``seconds``: wall time from now on; ``input_characters``: text that was passed in."""
+    """One rendering's account. ``seconds``: wall time from now on."""
 
-    def __init__(self, seconds: float, input_characters: int = 0) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._steps = 0
         self._printed = 0
-        self._max_characters = MAX_CHARACTERS + 4 * input_characters
+        self._max_characters: float = MAX_CHARACTERS
         # id of a container: itself (so that the id stays taken), its size and depth. Templates cannot change one.
         self._known: dict[int, tuple[object, int, int]] = {}
+
+    def allow(self, values: Iterable[object]) -> None:
+        """Take in what the template is given: the larger it is, the more the template may make of it."""
+        self._max_characters = float("inf")
+        self._max_characters = MAX_CHARACTERS + 4 * sum(self.measure(value)[0] for value in values)
 
     def step(self) -> None:
         """Count a step: a loop's turn, a call, a filter."""

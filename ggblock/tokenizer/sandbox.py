@@ -338,6 +338,8 @@ class Sandbox:
             self._template = jinja2.Template.from_code(self._environment, code, self._environment.make_globals(None))
         except jinja2.TemplateSyntaxError as problem:
             raise errors.TemplateError(f"the chat template is not valid: line {problem.lineno}: {problem}") from None
+        except SyntaxError as problem:  # what only Python's compiler finds: {% break %} outside of a loop
+            raise errors.TemplateError(f"the chat template is not valid: {problem.msg}") from None
         except (RecursionError, MemoryError):
             raise errors.TemplateError("the chat template is nested too deeply") from None
 
@@ -347,10 +349,10 @@ class Sandbox:
         Raises `errors.TemplateError` for whatever goes wrong in it.
         """
         guard = self._environment.guard
-        budget = Budget(float("inf"))
+        budget = Budget(self._time_limit_s)
+        guard.budget = budget
         try:
-            size = sum(budget.measure(value)[0] for value in names.values())
-            guard.budget = budget = Budget(self._time_limit_s, size)
+            budget.allow(names.values())
             parts = []
             n_characters = 0
             for part in self._template.generate(names):
