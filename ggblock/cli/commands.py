@@ -10,6 +10,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("ggblock.cli.run", "Answer a prompt."),
     "chat": ("ggblock.cli.chat", "Hold a conversation in the terminal."),
     "dump": ("ggblock.cli.dump", "Show what is inside a file, down to one block."),
+    "verify": ("ggblock.cli.verify", "Check that a file is whole, and name what is damaged."),
+    "convert": ("ggblock.cli.convert", "Turn a checkpoint into a GGUF file, quantized on the way."),
     "bench": ("ggblock.cli.bench", "Measure tokens per second of prefill and decode."),
     "tokenize": ("ggblock.cli.tokenize", "Show the token ids and pieces of a text."),
 }

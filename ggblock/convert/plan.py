@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
-from ..format import GgufFile, splits
+from ..format import GgufFile, checksums, splits
 from ..format.metadata import Typed
 from ..format.writer import GgufWriter, TensorSpec
 from .config import Config
@@ -22,8 +22,7 @@ from .sources import Source, SourceTensor
 from .vocabulary import convert_vocabulary
 
 #: Hexadecimal SHA-256 of every tensor's bytes, in the order of the tensors.
-CHECKSUMS = "ggblock.tensors.sha256"
-_UNKNOWN = "0" * 64
+CHECKSUMS = checksums.TENSORS
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Plan:
             values[splits.COUNT] = Typed("u16", len(self.paths))
             values[splits.TENSORS] = Typed("i32", len(self.steps))
         if self.options.checksums:
-            values[CHECKSUMS] = Typed("str[]", [_UNKNOWN] * len(mine))
+            values.update(checksums.room(len(mine)))
         return values
 
     def writers(self) -> list[GgufWriter]:
@@ -181,7 +180,7 @@ def make_plan(source: Source, target: str, options: Options) -> Plan:
 def _from_gguf(file: GgufFile, source: Source) -> tuple[dict[str, Any], list[Step], Model, list[str]]:
     metadata: dict[str, Any] = {
         key: value for key, value in file.metadata.typed_items().items()
-        if key not in splits.KEYS and key != CHECKSUMS and not key.startswith("ggblock.ggb.")
+        if key not in splits.KEYS and key not in checksums.KEYS and not key.startswith("ggblock.ggb.")
     }  # fmt: skip
     architecture = file.metadata.get("general.architecture")
 
@@ -208,10 +207,10 @@ def _from_checkpoint(source: Source, options: Options) -> tuple[dict[str, Any], 
     steps = _map(source, config, names, vocabulary.n_tokens)
     n_weights = sum(step.n_weights for step in steps)
     metadata: dict[str, Any] = {"general.architecture": architecture, **general(source, n_weights)}
-    metadata.update({f"{architecture}.{key}": value for key, value in keys.items() if key != "vocab_size"})
-    metadata["general.file_type"] = Typed("u32", 0)
-    if "vocab_size" in keys:
-        metadata[f"{architecture}.vocab_size"] = keys["vocab_size"]
+    for key, value in keys.items():
+        metadata[f"{architecture}.{key}"] = value
+        if key == "attention.value_length":
+            metadata["general.file_type"] = Typed("u32", 0)  # where other converters have it; set below
     metadata["general.quantization_version"] = Typed("u32", 2)
     metadata.update(vocabulary.keys)
     heads, kv_heads = (metadata[f"{architecture}.attention.{key}"].value for key in ("head_count", "head_count_kv"))
