@@ -31,7 +31,11 @@ def nmse(found: FloatArray, exact: FloatArray) -> float:
 
 @dataclass(frozen=True)
 class Report:
-    """What :class:`Divergence` found over all its rows. KL in nats, sides in logit units."""
+    """What :class:`Divergence` found over all its rows. KL in nats, errors in units of the logits.
+
+    A gap error is how wrong a row is about the distance between its two best tokens: what decides whether greedy
+    choices can differ.
+    """
 
     n_tokens: int
     mean_kl: float
@@ -41,6 +45,8 @@ class Report:
     same_top1: float
     nmse: float
     max_error: float
+    rms_gap_error: float
+    max_gap_error: float
     perplexity_exact: float | None
     perplexity: float | None
 
@@ -58,11 +64,12 @@ class Divergence:
     _error: float = 0.0
     _spread: float = 0.0
     _worst: float = 0.0
+    _gaps: list[float] = field(default_factory=list)
     _nll: tuple[float, float] = (0.0, 0.0)
     _n_next: int = 0
 
     def add(self, exact: FloatArray, found: FloatArray, following: npt.NDArray[np.integer] | None = None) -> None:
-        """Compare ``found`` with ``exact``, both float (n_tokens, n_vocab).
+        """Compare ``found`` with ``exact``, both float (n_tokens, n_vocab), n_vocab at least 2.
 
         ``following``: int (n_tokens,) or shorter, the tokens of the text that come next; the rows that have one
         count for the perplexities. KL is the sum over the vocabulary of ``p_exact * (log p_exact - log p_found)``.
@@ -79,6 +86,8 @@ class Divergence:
             self._error += float(difference @ difference)
             self._spread += float(np.square(plain - plain.mean()).sum())
             self._worst = max(self._worst, float(np.abs(difference).max()))
+            second, first = np.argpartition(plain, -2)[-2:]
+            self._gaps.append(float(abs(difference[first] - difference[second])))
             if following is not None and i < n_next:
                 nll_exact -= float(wanted[following[i]])
                 nll_found -= float(got[following[i]])
@@ -100,6 +109,8 @@ class Divergence:
             same_top1=self._same / n,
             nmse=self._error / self._spread,
             max_error=self._worst,
+            rms_gap_error=float(np.sqrt(np.mean(np.square(self._gaps)))),
+            max_gap_error=max(self._gaps),
             perplexity_exact=float(np.exp(self._nll[0] / self._n_next)) if has_text else None,
             perplexity=float(np.exp(self._nll[1] / self._n_next)) if has_text else None,
         )

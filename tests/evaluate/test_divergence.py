@@ -42,6 +42,10 @@ def test_kl_is_the_written_out_sum(rows: tuple[np.ndarray, np.ndarray]) -> None:
     assert report.mean_kl_stderr == pytest.approx(np.std(wanted, ddof=1) / math.sqrt(7), rel=1e-9)
     assert report.nmse == pytest.approx(nmse(found, exact), rel=1e-9)
     assert report.max_error == pytest.approx(np.abs(found.astype(float) - exact).max())
+    best = np.argsort(exact, axis=1)[:, -2:]
+    gaps = np.diff(np.take_along_axis(found.astype(float) - exact, best, axis=1))
+    assert report.max_gap_error == pytest.approx(np.abs(gaps).max())
+    assert report.rms_gap_error == pytest.approx(np.sqrt(np.mean(gaps**2)))
     assert report.perplexity is None
 
 
