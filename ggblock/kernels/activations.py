@@ -16,7 +16,7 @@ import numpy as np
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
 from ..simd.vec import (MACHINE, bitcast, convert, lane_at, lane_of, load, max_of, round_even, splat, store, sum_of, vabs, vexp, vmax,
-                        vmin, zero)
+                        vmin, vsqrt, zero)
 from .args import arg, arg_f32, state
 from .fields import META, N_TOKENS
 
@@ -138,7 +138,7 @@ def rms_scale(x, k, eps):
         a, b = load(x + i, F), load(x + i + 64, F)
         s0 = s0 + a * a
         s1 = s1 + b * b
-    return np.float32(1.0) / np.sqrt(sum_of(s0 + s1) / np.float32(k) + eps)
+    return np.float32(1.0) / vsqrt(sum_of(s0 + s1) / np.float32(k) + eps)
 
 
 def make_norm(one: str, many: str) -> Any:

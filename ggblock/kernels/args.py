@@ -25,3 +25,15 @@ def arg_f32(op, i):
 def state(op, i):
     """Word ``i`` of the plan's shared state."""
     return load(load(op + _STATE, "i64") + 8 * i, "i64")
+
+
+@inline
+def larger(a, b):
+    """The larger of two numbers of one type. Python's ``max`` brings Numba's error handling with it, which must stay out."""
+    return a if a > b else b
+
+
+@inline
+def smaller(a, b):
+    """The smaller of two numbers of one type."""
+    return a if a < b else b

@@ -21,7 +21,7 @@ from ..simd.jit import inline
 from ..simd.machines import MACHINES
 from ..simd.vec import (MACHINE, fma, lane_at, lanes_of, less, load, max_of, select, splat, store, sum_of, vexp2, vmax, zero)
 from . import shapes
-from .args import arg, state
+from .args import arg, larger, smaller, state
 from .fields import N_TOKENS, POSITION
 from .shapes import CHUNK, KEYS, MICRO_ROWS
 
@@ -123,7 +123,7 @@ def _block(size: int, cache: str, rows: int) -> Any:
                 for j in range(0, n_keys, 16):
                     best = vmax(best, load(row + 4 * j, F))
             before = load(m + 4 * r, "f32")
-            now = max(before, max_of(best))
+            now = larger(before, max_of(best))
             total = zero(F)
             shift = splat(now, F)
             for j in range(0, n_keys, 16):
@@ -181,7 +181,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         low = p + MICRO_ROWS * KEYS * 4
         high, m, l = low + 4 * MICRO_ROWS, low + 8 * MICRO_ROWS, low + 12 * MICRO_ROWS
         o = low + 16 * MICRO_ROWS
-        start = max(np.int64(0), position + 1 - window) if window > 0 else np.int64(0)
+        start = larger(np.int64(0), position + 1 - window) if window > 0 else np.int64(0)
         first_chunk = start // CHUNK
         chunks = position // CHUNK - first_chunk + 1
         n_items = kv_heads * chunks
@@ -194,9 +194,9 @@ def make_attention(group: str, size: str, cache: str) -> Any:
             keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
             for r0 in range(0, g, at_once):
                 clear(o, m, l, at_once)
-                for key in range(max(chunk * CHUNK, start // 16 * 16), min((chunk + 1) * CHUNK, position + 1), KEYS):
-                    end = min((chunk + 1) * CHUNK, position + 1)
-                    n_keys = min(np.int64(KEYS), (end - key + 15) // 16 * 16)
+                for key in range(larger(chunk * CHUNK, start // 16 * 16), smaller((chunk + 1) * CHUNK, position + 1), KEYS):
+                    end = smaller((chunk + 1) * CHUNK, position + 1)
+                    n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                     one(arg(op, 0) + (h * g + r0) * row_bytes, keys + key * step_bytes, values + key * step_bytes, key, n_keys,
                         o, m, l, p, low, high, key < start or key + n_keys > position + 1)
                 for r in range(at_once):
@@ -220,24 +220,24 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         o = q + n_rows * row_bytes
         n_tiles = (n_tokens + per_item - 1) // per_item
         n_items = kv_heads * n_tiles
-        for number in range(thread, n_items, n_threads):
-            item = n_items - 1 - number                        # the longest first
+        for turn in range((n_items - thread + n_threads - 1) // n_threads):
+            item = n_items - 1 - thread - turn * n_threads     # the longest first
             h, tile = item % kv_heads, item // kv_heads
             for r in range(n_rows):
                 t = tile * per_item + r // g
                 at = position + t
                 store(high + 4 * r, np.int32(at + 1) if t < n_tokens else np.int32(0))
-                store(low + 4 * r, np.int32(max(np.int64(0), at + 1 - window)) if window > 0 else np.int32(0))
-                source = arg(op, 0) + (min(t, n_tokens - 1) * heads + h * g + r % g) * row_bytes
+                store(low + 4 * r, np.int32(larger(np.int64(0), at + 1 - window)) if window > 0 else np.int32(0))
+                source = arg(op, 0) + (smaller(t, n_tokens - 1) * heads + h * g + r % g) * row_bytes
                 for i in range(0, row_bytes, 64):
                     store(q + r * row_bytes + i, load(source + i, F))
             clear(o, m, l, n_rows)
             first = position + tile * per_item
-            end = position + min(n_tokens, (tile + 1) * per_item)
-            begin = max(np.int64(0), first + 1 - window) // 16 * 16 if window > 0 else np.int64(0)
+            end = position + smaller(n_tokens, (tile + 1) * per_item)
+            begin = larger(np.int64(0), first + 1 - window) // 16 * 16 if window > 0 else np.int64(0)
             keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
             for key in range(begin, end, KEYS):
-                n_keys = min(np.int64(KEYS), (end - key + 15) // 16 * 16)
+                n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                 masked = key + n_keys > first + 1 or (window > 0 and key < end - window)
                 for r in range(0, n_rows, MICRO_ROWS):
                     many(q + r * row_bytes, keys + key * step_bytes, values + key * step_bytes, key, n_keys, o + r * row_bytes,
@@ -268,7 +268,7 @@ def make_combine(group: str, size: str) -> Any:
         if state(op, N_TOKENS) != 1:
             return
         position, window = state(op, POSITION), arg(op, 1)
-        start = max(np.int64(0), position + 1 - window) if window > 0 else np.int64(0)
+        start = larger(np.int64(0), position + 1 - window) if window > 0 else np.int64(0)
         chunks = position // CHUNK - start // CHUNK + 1
         heads = arg(op, 0) * g
         step = g * (row_bytes + 64)
@@ -276,7 +276,7 @@ def make_combine(group: str, size: str) -> Any:
             part = arg(op, 3) + (head // g * arg(op, 4) * g + head % g) * (row_bytes + 64)
             best = MASKED
             for c in range(chunks):
-                best = max(best, load(part + c * step + row_bytes, "f32"))
+                best = larger(best, load(part + c * step + row_bytes, "f32"))
             total = np.float32(0)
             for c in range(chunks):
                 a = lane_at(vexp2(splat(np.float32(load(part + c * step + row_bytes, "f32") - best), F)), 0)

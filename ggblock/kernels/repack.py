@@ -1,8 +1,10 @@
 """Rows of blocks to panels of 16 rows (``format.panels`` has the definition and a NumPy reference)."""
 from __future__ import annotations
 
+import numpy as np
+
 from ..simd.vec import load, store
-from .args import arg
+from .args import arg, smaller
 
 
 def make_repack():
@@ -16,13 +18,14 @@ def make_repack():
         size, runs, n_runs, out = arg(op, 4), arg(op, 5), arg(op, 6), arg(op, 7)
         n_panels = (n_rows + 15) // 16
         for panel in range(n_panels * thread // n_threads, n_panels * (thread + 1) // n_threads):
-            rows = min(16, n_rows - 16 * panel)
+            rows = smaller(np.int64(16), n_rows - 16 * panel)
             for block in range(n_blocks):
                 to = out + (panel * n_blocks + block) * 16 * size
                 start = block * size
                 for i in range(n_runs):
                     n_bytes, width = load(runs + 16 * i, "i64"), load(runs + 16 * i + 8, "i64")
-                    for o in range(start, start + n_bytes, width):
+                    o = start
+                    while o < start + n_bytes:
                         for r in range(16):
                             p = source + (16 * panel + r) * row_bytes + o
                             inside = r < rows and o + width <= row_bytes
@@ -36,5 +39,6 @@ def make_repack():
                                 v1 = load(p, "i8") if inside else load(runs - 8, "i8")
                                 store(to + r, v1)
                         to += 16 * width
+                        o += width
                     start += n_bytes
     return repack

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..simd.jit import inline
-from ..simd.vec import load, store, store_half
+from ..simd.vec import load, store, store_half, vsqrt
 from .activations import rms_scale
 from .args import arg, arg_f32, state
 from .fields import N_TOKENS, POSITION
@@ -61,7 +61,7 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
         for i in range(size):
             v = load(x + 4 * i, "f32")
             total += v * v
-        return np.float32(1) / np.sqrt(total / np.float32(size) + eps)
+        return np.float32(1) / vsqrt(total / np.float32(size) + eps)
 
     def rope(op, thread, n_threads):
         heads, kv_heads, size, n_rot = arg(op, 2), arg(op, 5), arg(op, 8), arg(op, 9)

@@ -27,13 +27,22 @@ from numba.core import types  # noqa: E402
 
 KERNEL = types.void(types.int64, types.int64, types.int64)
 FASTMATH = {"contract"}
+PLAIN_C = frozenset({"memcpy", "memmove", "memset", "fmaf", "rintf", "floorf", "expf"})   # in every process
 
 
 def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL, strict: bool = False) -> tuple[str, bytes]:
-    """Compiles ``function`` for this CPU; returns (symbol, object code). Raises Numba's errors: ours to fix."""
+    """Compiles ``function`` for this CPU; returns (symbol, object code). Raises Numba's errors: ours to fix.
+
+    A kernel must stand alone: it is linked in processes that never import Numba. One that could raise (a ``range`` with a
+    step that may be zero, say) calls Numba's helpers, which are not there; that is refused here.
+    """
     fastmath = False if strict else FASTMATH
     compiled = numba.cfunc(signature, nopython=True, boundscheck=False, fastmath=fastmath, error_model="numpy")(function)
     library = compiled._library
+    outside = [f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+    foreign = [name for name in outside if name not in PLAIN_C]
+    if foreign:
+        raise TypeError(f"{function.__qualname__} does not stand alone: it calls {', '.join(foreign)}")
     return compiled._wrapper_name, library.serialize_using_object_code()[2][0]
 
 
