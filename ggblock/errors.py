@@ -94,7 +94,10 @@ class GgblockError(Exception):
             details.append(f"expected {self.expected}")
         if self.actual is not None:
             details.append(f"found {self.actual}")
-        head = ": ".join(part for part in (self.file, self.where, self.message) if part)
+        where = self.where  # of a damaged file it may be anything, and long
+        if where and len(where) > 200:
+            where = f"{where[:150]}… ({len(where)} characters)"
+        head = ": ".join(part for part in (self.file, where, self.message) if part)
         text = f"{head} ({'; '.join(details)})" if details else head
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

@@ -69,3 +69,9 @@ class Mapped:
                 mapped.close()
             except BufferError:  # a view is alive; the mapping ends with it
                 pass
+
+    def __enter__(self) -> Mapped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
