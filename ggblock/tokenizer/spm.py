@@ -19,7 +19,8 @@ class ScoreMergeEncoder:
     """Ids of plain text: neighbours are merged, the pair whose piece has the highest score first.
 
     It needs nothing but the dictionary of pieces. As a ``tokenizers`` model the same vocabulary would need its merges
-    spelled out: more than 500,000 for gemma's 262,144 pieces, seconds at each start.
+    spelled out, 514,847 for gemma's 262,144 pieces: 2.9 s of processor time to derive and build, 1.6 s to load
+    from a cached copy, where reading the file's arrays takes 0.15 s.
 
     Scores order merges of the whole text, but no merge crosses a place where no piece has these two characters side
     by side. Text is cut at such places before U+2581, and the segments, mostly words, are remembered. Finding the

@@ -1,7 +1,7 @@
 """Streams give whole characters and lose nothing."""
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ggblock.tokenizer.stream import TokenStream
@@ -11,6 +11,7 @@ def byte_stream() -> TokenStream:
     return TokenStream(lambda token: bytes([token]))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_byte_by_byte(text: str) -> None:
     stream = byte_stream()
@@ -19,6 +20,7 @@ def test_byte_by_byte(text: str) -> None:
     assert all(len(part) <= 1 for part in parts)
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_bytes_that_are_no_text(data: bytes) -> None:
     stream = byte_stream()
