@@ -19,7 +19,8 @@ except ImportError:
 
 VERSION = "15.1.0"
 TARGET = Path(__file__).resolve().parents[1] / "ggblock" / "tokenizer" / "unicode_table.py"
-HEADER = '''"""General categories of Unicode {version} as runs from code point 0 on. Made by tools/gen_unicode_classes.py.
+HEADER = '''\
+"""General categories of Unicode {version} as runs from code point 0 on. Made by tools/gen_unicode_classes.py.
 
 Each run is a letter and a decimal length: the first letter of the general category (L letter, N number, M mark,
 P punctuation, S symbol, Z separator, C control, format, private use or surrogate), and ``X`` for unassigned.
