@@ -1,0 +1,94 @@
+"""Kernels compiled for a machine that this process does not run on: assembly to read, nothing to execute.
+
+``tile_assembly`` emits a tile of one block family straight into an LLVM module. ``main`` compiles a whole kernel
+through Numba with the machine "neon" in place of this one, and stops before Numba would make code for this CPU: it
+is run in a process of its own (``python -m tests.kernels.foreign NAME...``) and prints assembly.
+"""
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+TARGETS = {
+    "neon": ("aarch64-unknown-linux-gnu", "generic", "+neon,+dotprod,+fullfp16"),
+    "avxvnni": ("x86_64-unknown-linux-gnu", "alderlake", "+avxvnni,+avx2,+fma,+f16c,-avx512f"),
+    "avx2": ("x86_64-unknown-linux-gnu", "haswell", "+avx2,+fma,+f16c"),
+    "avx512": ("x86_64-unknown-linux-gnu", "icelake-server", "+avx512f,+avx512bw,+avx512vl,+avx512vnni,+avx512vbmi"),
+    "portable": ("x86_64-unknown-linux-gnu", "x86-64", ""),
+}
+
+
+def assembly(module_text: str, machine: str) -> str:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    triple, cpu, features = TARGETS[machine]
+    target = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=2)
+    module = llvm.parse_assembly(module_text)
+    module.triple = triple
+    module.data_layout = str(target.target_data)
+    module.verify()
+    return str(target.emit_assembly(module))
+
+
+def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
+    """A loop over the blocks of one panel against ``tokens`` tokens, for ``machine``."""
+    from ggblock.kernels import families, matmul
+    from ggblock.simd.emit import F32, I64, Emit
+
+    module = ir.Module()
+    module.triple = TARGETS[machine][0]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 6), "tile")
+    builder = ir.IRBuilder(function.append_basic_block())
+    e = Emit(builder, machine)
+    p, q, q2, meta, out, blocks = function.args
+    fam: Any = families.family(family)
+
+    def body(i: Any, carried: Any) -> Any:
+        at = e.at(p, i, 16 * fam.n_bytes)
+        x = e.at(q, i, fam.block * tokens * 4)
+        if mode == "f" or isinstance(fam, families.FloatFamily):
+            return matmul._block_float(e, fam, at, x, tokens, carried)
+        return matmul._block(e, fam, at, x, e.at(q2, i, fam.block * tokens), meta, tokens, int(mode), carried)
+
+    for t, total in enumerate(e.loop(e.i64(0), blocks, 1, [e.zero("f32x16")] * tokens, body)):
+        assert total.type.element == F32
+        e.store(out, 64 * t, total)
+    builder.ret_void()
+    return assembly(str(module), machine)
+
+
+class Stopped(Exception):
+    """Carries the optimised LLVM IR of a kernel out of Numba."""
+
+
+def _stop_before_code() -> None:
+    from numba.core import codegen
+
+    def finalize(library: Any) -> None:
+        if library.name.startswith("_cfunc") or any(f.name.startswith("cfunc") for f in library._final_module.functions):
+            raise Stopped(str(library._final_module))
+
+    codegen.JITCodeLibrary._finalize_specific = finalize
+    codegen.CPUCodegen._add_module = lambda self, module: None
+
+
+def main(names: list[str]) -> None:
+    from ggblock.simd import host
+    me = host.host()
+    foreign = host.Host(me.cpu, me.features, "neon")
+    host.host = lambda: foreign
+    from ggblock.kernels import registry
+    from ggblock.simd import jit
+    _stop_before_code()
+    for name in names:
+        try:
+            jit.compile_kernel(registry.build(name))
+        except Stopped as stopped:
+            print(f"==== {name}\n{assembly(str(stopped), 'neon')}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,175 @@
+"""What the kernel tests share: matrices of every block type, exactly representable activations, and plans around them."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ggblock
+from ggblock import blocks
+from ggblock.engine.plan import Builder
+from ggblock.engine.team import Team
+from ggblock.engine.weights import Weight, describe
+from ggblock.format.writer import GgufWriter, TensorSpec
+from ggblock.simd.host import host
+from ggblock.simd.machines import MACHINES
+
+#: Largest relative error of one rounding to float32.
+EPS = 2.0 ** -24
+
+MACHINE = MACHINES[host().machine]
+
+#: Types that a matrix can have: all but whole numbers wider than 16 bits, whose decoder already rounds.
+TYPES = tuple(name for name in blocks.REGISTRY if name not in ("i32", "i64"))
+
+#: (activations for one token, for many): the modes of ``kernels.matmul``.
+MODES = {"two_one": ("2", "1"), "one_one": ("1", "1"), "floats": ("f", "f")}
+
+
+@cache
+def team(n_threads: int) -> Team:
+    """A team that lives as long as the tests."""
+    return Team(n_threads)
+
+
+def random_rows(name: str, n_rows: int, n_cols: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (n_rows, row_bytes): any codes; finite scales of both signs, a few of them zero, denormal or large."""
+    block = blocks.by_name(name)
+    n = n_rows * n_cols // block.block_size
+    raw = rng.integers(0, 256, (n, block.block_bytes), dtype=np.uint8)
+
+    def scales(count: int) -> np.ndarray:
+        values = rng.uniform(0.25, 2, (n, count)) * rng.choice([-1, 1], (n, count))
+        odd = rng.choice([0.0, 2.0 ** -24, 2.0 ** -14, 500.0], (n, count))
+        return np.where(rng.random((n, count)) < 0.03, odd, values)
+
+    for field in block.layout:
+        at = slice(field.offset, field.end)
+        if field.kind in ("f16", "f32", "f64"):
+            raw[:, at] = scales(field.count).astype("<" + field.kind.replace("f16", "f2").replace("f32", "f4")
+                                                    .replace("f64", "f8")).view(np.uint8)
+        elif field.kind == "bf16":
+            raw[:, at] = (scales(1).astype("<f4").view(np.uint32) >> 16).astype("<u2").view(np.uint8)
+        elif field.kind == "e8m0":
+            raw[:, at] = np.where(rng.random((n, 1)) < 0.1, rng.integers(0, 3, (n, 1)), rng.integers(115, 135, (n, 1)))
+    if name == "iq1_m":      # the nibbles of its float16 are the tops of four words: between 0.25 and 2
+        bits = rng.uniform(0.25, 2, n).astype("<f2").view("<u2")
+        for i in range(4):
+            raw[:, 49 + 2 * i] = raw[:, 49 + 2 * i] & 15 | (bits >> np.uint16(4 * i) & 15).astype(np.uint8) << 4
+    return raw.reshape(n_rows, -1)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A tensor of a file on the disk, with its exact weights and what bounds the rounding of its products.
+
+    ``exact``: float64 (n_rows, n_cols), scale * code - min without rounding. ``size``: float64, the same shape: an upper
+    bound of the magnitudes that a kernel adds up for each unit of activation; codes may carry an offset (a multiple of
+    the sub-block's scale) that is taken off again through the sum of the activations.
+    """
+
+    tensor: Any
+    exact: np.ndarray
+    size: np.ndarray
+
+    def weight(self) -> Weight:
+        return describe(self.tensor)
+
+
+def offset_of(name: str) -> int:
+    """The largest number that is added to a code to make it an unsigned byte, in the type's own steps."""
+    signed = MACHINE.signed_bias
+    known = {"q4_0": 8, "q5_0": 16, "q6_k": 32, "q3_k": 4, "mxfp4": 12, "nvfp4": 12, "tq1_0": 1, "tq2_0": 1, "q1_0": 1,
+             "q2_0": 1, "q4_1": 0, "q5_1": 0, "q2_k": 0, "q4_k": 0, "q5_k": 0}
+    return known.get(name, signed)
+
+
+def matrix(folder: Path, name: str, n_rows: int, n_cols: int, rng: np.random.Generator) -> Matrix:
+    """A random matrix of type ``name``, written to a file in ``folder`` and opened again."""
+    block = blocks.by_name(name)
+    raw = random_rows(name, n_rows, n_cols, rng)
+    path = folder / f"{name}-{n_rows}-{n_cols}-{rng.integers(1 << 62)}.gguf"
+    with GgufWriter(path, {"general.architecture": "none"}, [TensorSpec("w", name, (n_rows, n_cols))]) as writer:
+        writer.write("w", raw)
+    tensor = ggblock.open(path).tensors["w"]
+    cells = raw.reshape(-1, block.block_bytes)
+    if block.unpack is None:
+        exact = block.decode(cells).astype(np.float64).reshape(n_rows, n_cols)
+        return Matrix(tensor, exact, np.abs(exact))
+    parts = block.unpack(cells)
+    each = block.block_size // parts.scales.shape[1]
+    scales = np.repeat(parts.scales.astype(np.float64), each, axis=1)
+    mins = np.zeros_like(scales) if parts.mins is None else np.repeat(parts.mins.astype(np.float64), each, axis=1)
+    codes, offset = parts.codes.astype(np.float64), offset_of(name)
+    exact = scales * codes - mins
+    size = np.abs(scales) * (np.abs(codes + offset) + offset) + np.abs(mins)
+    return Matrix(tensor, exact.reshape(n_rows, n_cols), size.reshape(n_rows, n_cols))
+
+
+def exact_activations(n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator) -> np.ndarray:
+    """float32 (n_tokens, n_cols) that 8 bits (16 with two terms) hold without rounding, whatever rounds them.
+
+    In every 16 columns one value is 127 times a power of two that is the same for 32 columns, and all others are smaller
+    multiples of that power of two, or with two terms of 1/256 of it (never halfway between two steps of the first term).
+    """
+    n = -(-n_cols // 32) * 32
+    if terms == 1:
+        steps = rng.integers(-127, 128, (n_tokens, n)).astype(np.float64)
+    else:
+        steps = rng.integers(-126, 127, (n_tokens, n)) + rng.integers(-127, 128, (n_tokens, n)) / 256
+    peaks = np.arange(0, n, 16) + rng.integers(0, 16, (n_tokens, n // 16))
+    np.put_along_axis(steps, peaks, 127.0 * rng.choice([-1, 1], peaks.shape), axis=1)
+    powers = 2.0 ** rng.integers(-9, 3, (n_tokens, n // 32))
+    values = (steps * np.repeat(powers, 32, axis=1))[:, :n_cols]
+    if n_cols % 32 and n_cols % 32 < 16:      # the last peak may be cut off
+        values[:, n_cols - 1] = 127.0 * powers[:, -1]
+    assert np.array_equal(values, values.astype(np.float32))
+    return values.astype(np.float32)
+
+
+class Product:
+    """A plan of one product: ``y = x @ w.T``, through the engine's builder."""
+
+    def __init__(self, w: Weight, modes: tuple[str, str], n_threads: int, capacity: int, accumulate: bool = False,
+                 bias: np.ndarray | None = None) -> None:
+        builder = Builder(modes, n_threads, capacity)
+        self.x, self.y = builder.rows(w.n_cols), builder.rows(w.n_rows)
+        builder.matmul(builder.copy(self.x), w, self.y, accumulate=accumulate, bias=bias)
+        builder.barrier()
+        self.n_rows, self.n_cols = w.n_rows, w.n_cols
+        self.plan = builder.finish(team(n_threads))
+
+    def run(self, x: np.ndarray, before: float = 7.0) -> np.ndarray:
+        """float32 (n_tokens, n_rows); every y holds ``before`` when it starts."""
+        n = len(x)
+        self.x.data[:n, :self.n_cols] = x
+        self.y.data[:] = 0
+        self.y.data[:n, :self.n_rows] = before
+        self.plan.run(n, 0)
+        assert not self.y.data[:, self.n_rows:].any(), "the padding of y must stay zero"
+        return self.y.data[:n, :self.n_rows].copy()
+
+
+def tolerance(m: Matrix, x: np.ndarray, floats: bool) -> np.ndarray:
+    """(n_tokens, n_rows): how far a product may be from the exact one when the activations are exact.
+
+    A row is summed with one fused multiply-add for each weight (float activations) or two for each sub-block of at least
+    16 weights: each rounds by EPS of a partial sum, which no more than the sum of all magnitudes. Six more roundings
+    touch every term before: super-scale times scale, offset times scale, times the activations' scale, the integer to
+    a float, the sum of the activations to a float and times its scale. For types of small numbers the order does not
+    matter, for it is the worst of all orders.
+    """
+    n_cols = m.exact.shape[1]
+    n = n_cols if floats else 2 * -(-n_cols // 16)
+    return (n + 6) * EPS * (np.abs(x.astype(np.float64)) @ m.size.T)
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: np.ndarray) -> None:
+    """Everywhere |actual - expected| <= tolerance; a NaN fails."""
+    wrong = ~(np.abs(actual.astype(np.float64) - expected) <= tolerance)
+    where = np.argwhere(wrong)
+    assert not len(where), f"{len(where)} of {wrong.size} are off, first {where[0]}: {actual[tuple(where[0])]!r}, " + \
+        f"expected {expected[tuple(where[0])]!r} within {tolerance[tuple(where[0])]!r}"

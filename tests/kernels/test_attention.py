@@ -1,0 +1,229 @@
+"""Positions, the cache and attention, as the engine plans them, against float64.
+
+Rope is compared with a twin; attention with a twin that takes the turned queries and the cache as the kernels left
+them, so that each has a bound of its own.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ggblock.engine.memory import floats
+from ggblock.engine.plan import Builder
+from ggblock.models.compiled import LOG2_E, Layers
+from ggblock.models.config import Config
+from ggblock.models.rope import RopeTable
+
+from .harness import EPS, assert_close, team
+
+BATCH = 48
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Heads that share a KV head, KV heads, size of a head, rotated dimensions, type of the cache."""
+
+    group: int
+    kv_heads: int
+    head: int
+    n_rot: int
+    cache: str
+    pairs: str = "norm"
+
+    @property
+    def heads(self) -> int:
+        return self.group * self.kv_heads
+
+    def __str__(self) -> str:
+        return f"{self.group}x{self.kv_heads}x{self.head}-{self.cache}"
+
+
+class Attention:
+    """One layer's rope, attention and combine in a plan, with the buffers and the cache that the engine gives them."""
+
+    def __init__(self, shape: Shape, n_threads: int, n_ctx: int, window: int = 0, norms: tuple[bool, bool] = (False, False),
+                 ) -> None:
+        self.shape, self.window = shape, window
+        self.scale = 1 / np.sqrt(shape.head)
+        builder = Builder(("f", "f"), n_threads, BATCH)
+        config = Config("none", 1, 32, 32, shape.heads, shape.kv_heads, shape.head, shape.n_rot, 1, n_ctx, NORM_EPS)
+        self.layers = layers = Layers(None, config, builder, n_ctx, shape.cache)  # type: ignore[arg-type]
+        base = 10000.0 ** (-np.arange(0, shape.n_rot, 2) / shape.n_rot)
+        self.table = RopeTable(n_ctx, base.astype(np.float32))
+        self.table.ensure(n_ctx)
+        rng = np.random.default_rng(9)
+        self.norms: list[np.ndarray | None] = []
+        for wanted in norms:
+            w = floats(-(-shape.head // 32) * 32)
+            w[:shape.head] = rng.uniform(0.5, 2, shape.head)
+            self.norms.append(w if wanted else None)
+        layers.attention(self.table, shape.pairs, self.scale, window, *self.norms)
+        self.plan = builder.finish(team(n_threads))
+
+    def run(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int) -> np.ndarray:
+        """q, k, v: float32 (n_tokens, heads, head); returns the same shape as q."""
+        n, m = len(q), self.layers
+        for rows, values in ((m.q, q), (m.k, k), (m.v, v)):
+            rows.data[:n, :values[0].size] = values.reshape(n, -1)
+        m.attended.data[:] = np.nan
+        self.plan.run(n, position)
+        return m.attended.data[:n, :q[0].size].reshape(q.shape).copy()
+
+    def turned(self, n: int) -> np.ndarray:
+        """Queries after rope, float32 (n, heads, head): with the scale and the factor for powers of two."""
+        padded = -(-self.shape.head // 16) * 16
+        rows = self.layers._turned[:n].reshape(n, -1, padded)
+        assert not rows[..., self.shape.head:].any()
+        return rows[..., :self.shape.head]
+
+    def cached(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of positions 0 .. n - 1, (n, KV heads, head), in the layout that ``kernels.rope`` states."""
+        s = self.shape
+        padded, kind = -(-s.head // 16) * 16, "<f2" if s.cache == "f16" else "<f4"
+        cache = self.layers.caches[0]
+        keys = cache.keys.view(kind).reshape(s.kv_heads, -1, padded, 16).transpose(1, 3, 0, 2).reshape(-1, s.kv_heads, padded)
+        values = cache.values.view(kind).reshape(s.kv_heads, -1, padded).transpose(1, 0, 2)
+        assert not keys[..., s.head:].any() and not values[..., s.head:].any(), "padding must stay zero"
+        return keys[:n, :, :s.head].astype(np.float64), values[:n, :, :s.head].astype(np.float64)
+
+
+def tokens(shape: Shape, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return tuple(rng.standard_normal((n, heads, shape.head)).astype(np.float32)
+                 for heads in (shape.heads, shape.kv_heads, shape.kv_heads))  # type: ignore[return-value]
+
+
+def naive_rope(x: np.ndarray, a: Attention, position: int, weight: np.ndarray | None, factor: float,
+               ) -> tuple[np.ndarray, np.ndarray]:
+    """Turned heads of x (n, heads, head) in float64, and a bound of the kernel's error.
+
+    Norm: 2 roundings each of mean, root, reciprocal and factor, half of the sum's (in 32 chains at best, one at
+    worst: ``head`` roundings), and two products: (head / 2 + 8) EPS. A rotation: two products and a sum, 3 EPS of both.
+    """
+    n_rot, half = a.shape.n_rot, a.shape.n_rot // 2
+    x = x.astype(np.float64)
+    if weight is not None:
+        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(NORM_EPS)) * weight[:a.shape.head]
+    x = x * factor
+    angles = a.table.data[position:position + len(x)].astype(np.float64)[:, :, None]
+    cos, sin = angles[:, 0], angles[:, 1]
+    first = np.arange(0, n_rot, 2) if a.shape.pairs == "norm" else np.arange(half)
+    second = first + (1 if a.shape.pairs == "norm" else half)
+    out, size = x.copy(), np.abs(x)
+    out[..., first] = x[..., first] * cos - x[..., second] * sin
+    out[..., second] = x[..., first] * sin + x[..., second] * cos
+    size[..., first] = size[..., second] = np.abs(x[..., first]) + np.abs(x[..., second])
+    return out, (a.shape.head / 2 + 8 + 3) * EPS * size
+
+
+def naive_attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, position: int, window: int,
+                    ) -> tuple[np.ndarray, np.ndarray]:
+    """Softmax in powers of two over the positions that each token sees, in float64, and a bound of the kernel's error.
+
+    A score is a sum of ``head`` products: e = (head + 8) EPS sum |q k|. With it the weight's exponent is off by at most 2 e
+    (score and maximum) and EPS |score - max|, which is ln 2 times as much in the weight. exp2 adds 2 EPS, and for every
+    block of 16 keys the sums round at most 17 times and are rescaled by a factor that is itself within 4 EPS; the chunks of
+    one token and the division are 16 more. Both the weighted sum and its divisor are off by this, hence twice. Masked
+    positions may count 2**-126 each: nothing.
+    """
+    n, heads, head = q.shape
+    group = heads // keys.shape[1]
+    out, bound = np.empty(q.shape), np.empty(q.shape)
+    for t in range(n):
+        low = max(0, position + t + 1 - window) if window else 0
+        seen = slice(low, position + t + 1)
+        for h in range(heads):
+            k, v = keys[seen, h // group], values[seen, h // group]
+            scores = k @ q[t, h].astype(np.float64)
+            error = (head + 8) * EPS * (np.abs(k) @ np.abs(q[t, h].astype(np.float64))).max()
+            weights = np.exp2(scores - scores.max())
+            weights /= weights.sum()
+            spread = EPS * (scores.max() - scores.min())
+            blocks = -(-len(scores) // 16) + 2
+            delta = np.log(2) * (2 * error + spread) + (2 + 16 + 21 * blocks) * EPS
+            out[t, h] = weights @ v
+            bound[t, h] = 2 * delta * (weights @ np.abs(v))
+    return out, bound
+
+
+FEW = [Shape(3, 2, 64, 64, "f16"), Shape(9, 1, 50, 50, "f32", "neox"), Shape(4, 1, 256, 256, "f16", "neox")]
+SHAPES = [*FEW, Shape(1, 3, 16, 16, "f32"), Shape(2, 2, 128, 64, "f16"), Shape(8, 1, 80, 80, "f16"), Shape(2, 1, 80, 40, "f32"),
+          Shape(1, 2, 50, 20, "f16", "neox"), Shape(8, 1, 128, 128, "f32"), Shape(9, 1, 16, 16, "f16")]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("window", [0, 21])
+def test_attention(window: int, shape: Shape) -> None:
+    """A batch, two single tokens, a batch over the cache (both with a tail), one token again; 1, 2 and 3 threads."""
+    rng = np.random.default_rng(shape.head)
+    all_runs = [Attention(shape, n_threads, 160, window) for n_threads in (1, 2, 3)]
+    position = 0
+    for n in (37, 1, 1, 48, 19, 1, 5):
+        q, k, v = tokens(shape, n, rng)
+        results = [a.run(q, k, v, position) for a in all_runs]
+        keys, values = all_runs[0].cached(position + n)
+        expected, bound = naive_attention(all_runs[0].turned(n), keys, values, position, window)
+        assert_close(results[0], expected, bound)
+        assert all(np.array_equal(results[0], other) for other in results[1:])
+        position += n
+
+
+@pytest.mark.parametrize("shape", FEW, ids=str)
+@pytest.mark.parametrize("window", [0, 300, 512])
+def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
+    """Chunks of 256 positions, also cut off at both ends; and back to an earlier position, as a new text does."""
+    rng = np.random.default_rng(11)
+    all_runs = [Attention(shape, n_threads, 1100, window) for n_threads in (1, 2, 3)]
+    for start in range(0, 1056, BATCH):
+        q, k, v = tokens(shape, BATCH, rng)
+        for a in all_runs:
+            a.run(q, k, v, start)
+    for position in (1056, 1023, 767, 256, 255, 15, 0):
+        q, k, v = tokens(shape, 1, rng)
+        results = [a.run(q, k, v, position) for a in all_runs]
+        keys, values = all_runs[0].cached(position + 1)
+        expected, bound = naive_attention(all_runs[0].turned(1), keys, values, position, window)
+        assert_close(results[0], expected, bound)
+        assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_scores_of_any_size() -> None:
+    """Scores up to thousands: the online softmax must neither overflow nor lose the largest."""
+    shape = FEW[0]
+    a = Attention(shape, 2, 160)
+    q, k, v = tokens(shape, 40, np.random.default_rng(12))
+    got = a.run(q * 60, k * 60, v, 0)
+    keys, values = a.cached(40)
+    expected, bound = naive_attention(a.turned(40), keys, values, 0, 0)
+    assert_close(got, expected, bound)
+
+
+@pytest.mark.parametrize("pairs", ["norm", "neox"])
+@pytest.mark.parametrize("norms", [(False, False), (True, True), (True, False)], ids=["plain", "normed", "q normed"])
+@pytest.mark.parametrize("cache", ["f16", "f32"])
+@pytest.mark.parametrize(("head", "n_rot"), [(64, 64), (50, 20)])
+def test_rope(head: int, n_rot: int, cache: str, norms: tuple[bool, bool], pairs: str) -> None:
+    """Queries turned and scaled; keys turned and values as they are in the cache, rounded once more to half precision:
+    half a step of 2**-11 of the value, or of 2**-24 below the smallest normal half."""
+    shape = Shape(2, 2, head, n_rot, cache, pairs)
+    a = Attention(shape, 2, 96, 0, norms)
+    rng = np.random.default_rng(13)
+    all_keys, all_values, bounds = [], [], []
+    for position, n in ((0, 40), (40, 1), (41, 23)):
+        q, k, v = tokens(shape, n, rng)
+        a.run(q, k, v, position)
+        expected, bound = naive_rope(q, a, position, a.norms[0], a.scale * LOG2_E)
+        assert_close(a.turned(n), expected, bound)
+        turned, bound = naive_rope(k, a, position, a.norms[1], 1.0)
+        all_keys.append(turned)
+        bounds.append(bound)
+        all_values.append(v.astype(np.float64))
+    keys, values = a.cached(64)
+    expected = np.concatenate(all_keys)
+    half = 0.0 if cache == "f32" else np.maximum(2.0 ** -11 * np.abs(expected) * (1 + 1e-3), 2.0 ** -25)
+    assert_close(keys, expected, np.concatenate(bounds) + half)
+    stored: Any = np.concatenate(all_values)
+    assert np.array_equal(values, stored.astype(np.float16) if cache == "f16" else stored)

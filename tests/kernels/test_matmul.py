@@ -1,0 +1,88 @@
+"""The matrix product of every block type against float64, with activations that need no rounding."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ggblock import blocks
+
+from .harness import EPS, MODES, TYPES, Matrix, Product, assert_close, exact_activations, matrix, tolerance
+
+TILE_EDGES = (1, 3, 4, 5, 7, 8, 9, 16, 17, 37)      # tiles have 4 or 8 tokens
+
+
+def columns_of(name: str) -> tuple[int, int]:
+    """One block, and a row whose blocks are no round number; types of single weights: odd lengths."""
+    size = blocks.by_name(name).block_size
+    return (37, 200) if size == 1 else (size, max(3 * size, 288 // size * size))
+
+
+def in_floats(name: str, mode: str) -> bool:
+    return mode == "floats" or blocks.by_name(name).unpack is None
+
+
+def exact_product(m: Matrix, x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float64) @ m.exact.T
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("mode", MODES)
+def test_units_give_back_the_weights(mode: str, name: str, tmp_path: Path) -> None:
+    """An activation that is 127 in one place and 0 elsewhere picks one weight: every code, scale and offset is seen.
+
+    All other terms are exactly zero, so only the six roundings of ``tolerance`` and one addition are left.
+    """
+    rng = np.random.default_rng(len(name))
+    m = matrix(tmp_path, name, 21, columns_of(name)[1], rng)
+    n_cols = m.exact.shape[1]
+    product = Product(m.weight(), MODES[mode], 2, n_cols)
+    x = np.diag(np.full(n_cols, 127, np.float32) * np.float32(2.0) ** rng.integers(-6, 6, n_cols).astype(np.float32))
+    bound = 7 * EPS * np.abs(x.astype(np.float64)) @ m.size.T
+    assert_close(product.run(x), exact_product(m, x), bound)
+    one_at_a_time = np.concatenate([product.run(row[None]) for row in x])
+    assert_close(one_at_a_time, exact_product(m, x), bound)
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("mode", MODES)
+def test_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(len(name) + 1)
+    modes = MODES[mode]
+    for n_rows, n_cols in ((1, columns_of(name)[0]), (16, columns_of(name)[0]), (67, columns_of(name)[1])):
+        m = matrix(tmp_path, name, n_rows, n_cols, rng)
+        w = m.weight()
+        products = [Product(w, modes, n_threads, 40) for n_threads in (1, 2, 3)]
+        for n_tokens in TILE_EDGES if n_rows == 67 else (1, 9):
+            x = exact_activations(n_tokens, n_cols, int(modes[n_tokens > 1].replace("f", "2")), rng)
+            results = [p.run(x) for p in products]
+            assert_close(results[0], exact_product(m, x), tolerance(m, x, in_floats(name, mode)))
+            for other in results[1:]:
+                assert np.array_equal(results[0], other), f"{n_tokens} tokens depend on the number of threads"
+
+
+@pytest.mark.parametrize("name", ["q8_0", "q4_1", "f16"])
+@pytest.mark.parametrize("mode", MODES)
+def test_accumulate_and_bias(mode: str, name: str, tmp_path: Path) -> None:
+    """``y += x @ w.T + bias``: two more roundings, of sums that are no larger than all magnitudes together."""
+    rng = np.random.default_rng(5)
+    m = matrix(tmp_path, name, 35, 96, rng)
+    bias = np.zeros(64, np.float32)
+    bias[:35] = rng.standard_normal(35)
+    product = Product(m.weight(), MODES[mode], 2, 16, accumulate=True, bias=bias)
+    for n_tokens in (1, 11):
+        x = exact_activations(n_tokens, 96, 1, rng)
+        expected = exact_product(m, x)
+        bound = tolerance(m, x, in_floats(name, mode)) + 2 * EPS * (np.abs(x) @ m.size.T + 7 + np.abs(bias[:35]))
+        assert_close(product.run(x, before=7.0), expected + bias[:35] + 7.0, bound)
+
+
+@pytest.mark.parametrize("name", ["q4_k", "iq2_xs", "f32", "i8"])
+def test_a_wide_matrix_is_packed_in_pieces(name: str, tmp_path: Path) -> None:
+    """More weights than are taken apart at a time when a file is loaded."""
+    rng = np.random.default_rng(6)
+    m = matrix(tmp_path, name, 1030, 1280, rng)
+    x = exact_activations(2, 1280, 1, rng)
+    result = Product(m.weight(), MODES["two_one"], 2, 8).run(x)
+    assert_close(result, exact_product(m, x), tolerance(m, x, in_floats(name, "two_one")))
