@@ -79,11 +79,16 @@ class Team:
                 self.__init__(self.n_threads)     # type: ignore[misc]
             if not self._threads and self.n_threads > 1:
                 self._start()
-            self._post(self._address, plan_address, n_rows)
-            if self.n_threads > 1:
-                with self._changed:
-                    self._changed.notify_all()
-            self._team(self._address, 0, self.n_threads)
+            before = self._sync[fields.JOB]
+            try:
+                self._post(self._address, plan_address, n_rows)
+                if self.n_threads > 1:
+                    with self._changed:
+                        self._changed.notify_all()
+            finally:
+                # once a job is announced this thread must do its part, also when Ctrl-C comes here: the others wait for it
+                if self._sync[fields.JOB] != before:
+                    self._team(self._address, 0, self.n_threads)
 
     def close(self) -> None:
         """Ends the workers. The team cannot be used afterwards."""
