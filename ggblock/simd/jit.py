@@ -37,7 +37,8 @@ def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL, strict
     step that may be zero, say) calls Numba's helpers, which are not there; that is refused here.
     """
     fastmath = False if strict else FASTMATH
-    compiled = numba.cfunc(signature, nopython=True, boundscheck=False, fastmath=fastmath, error_model="numpy")(function)
+    compiled = numba.cfunc(signature, nopython=True, boundscheck=False, fastmath=fastmath, error_model="numpy",
+                           forceinline=True)(function)
     library = compiled._library
     outside = [f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     foreign = [name for name in outside if name not in PLAIN_C]
