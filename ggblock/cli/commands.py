@@ -10,8 +10,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("ggblock.cli.run", "Answer a prompt."),
     "chat": ("ggblock.cli.chat", "Hold a conversation in the terminal."),
     "dump": ("ggblock.cli.dump", "Show what is inside a file, down to one block."),
+    "diff": ("ggblock.cli.diff", "Show what differs between two files."),
     "verify": ("ggblock.cli.verify", "Check that a file is whole, and name what is damaged."),
+    "edit": ("ggblock.cli.edit", "Change metadata and tensor names; tensors stay as they are."),
     "convert": ("ggblock.cli.convert", "Turn a checkpoint into a GGUF file, quantized on the way."),
     "bench": ("ggblock.cli.bench", "Measure tokens per second of prefill and decode."),
     "tokenize": ("ggblock.cli.tokenize", "Show the token ids and pieces of a text."),
+    "completion": ("ggblock.cli.completion", "Print the script for completion in bash, zsh or fish."),
 }

@@ -1,6 +1,8 @@
 """Shell completion of what lies inside a file: the names of its tensors and keys."""
 from __future__ import annotations
 
+import os
+
 import click
 from click.shell_completion import CompletionItem
 
@@ -12,8 +14,10 @@ class _Names:
         raise ValueError("one of TensorNames and KeyNames")
 
     def __call__(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        path = ctx.params.get("model") or ctx.params.get("file")
-        if not isinstance(path, str):
+        # With an option whose value is still missing, click leaves the arguments in ctx.args.
+        given = [ctx.params.get("model"), ctx.params.get("file"), *ctx.args]
+        path = next((each for each in given if isinstance(each, str) and os.path.isfile(each)), None)
+        if path is None:
             return []
         from ggblock.errors import GgblockError
 

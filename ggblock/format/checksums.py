@@ -27,7 +27,7 @@ def new() -> Any:
     return hashlib.sha256()
 
 
-def room(n_tensors: int) -> dict[str, object]:
+def room(n_tensors: int) -> dict[str, Typed]:
     """Metadata with room for the checksums of a file with ``n_tensors``; the writer fills in `HEADER`."""
     return {TENSORS: Typed("str[]", [UNKNOWN] * n_tensors), HEADER: Typed("str", UNKNOWN)}
 
