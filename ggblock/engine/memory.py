@@ -1,4 +1,5 @@
 """Aligned buffers whose addresses go into plans."""
+
 from __future__ import annotations
 
 import mmap
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 ALIGNMENT = 64
-HUGE = 2 << 20            # bytes of a huge page on x86-64 and most of AArch64
+HUGE = 2 << 20  # bytes of a huge page on x86-64 and most of AArch64
 
 
 def buffer(n_bytes: int) -> npt.NDArray[np.uint8]:
@@ -21,13 +22,13 @@ def buffer(n_bytes: int) -> npt.NDArray[np.uint8]:
         mapped = mmap.mmap(-1, n_bytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:
             mapped.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:       # a kernel without huge pages
+        except OSError:  # a kernel without huge pages
             pass
         raw, alignment = np.frombuffer(mapped, np.uint8), HUGE
     else:
         raw, alignment = np.zeros(n_bytes + ALIGNMENT, np.uint8), ALIGNMENT
     start = -raw.ctypes.data % alignment
-    return raw[start:start + n_bytes]
+    return raw[start : start + n_bytes]
 
 
 class Arena:
@@ -40,7 +41,7 @@ class Arena:
         start = self._used
         self._used = start + aligned(n_bytes)
         assert self._used <= len(self._data)
-        return self._data[start:start + n_bytes]
+        return self._data[start : start + n_bytes]
 
 
 def aligned(n_bytes: int) -> int:

@@ -4,6 +4,7 @@ A builder knows nothing of architectures: it offers the operations that kernels 
 references in place of addresses; ``finish`` compiles or loads the kernels, packs the weights and puts the addresses in.
 Activations come in two forms, int8 and float (``kernels.matmul``): the builder writes whichever the next matrix needs.
 """
+
 from __future__ import annotations
 
 import struct
@@ -22,8 +23,8 @@ from .weights import Weight, pack
 
 Array = npt.NDArray[Any]
 
-BATCH = 512                   # tokens of a prefill step
-TILE = {"avx512": 8}          # tokens of a matrix-matrix tile; 4 where a machine is not named
+BATCH = 512  # tokens of a prefill step
+TILE = {"avx512": 8}  # tokens of a matrix-matrix tile; 4 where a machine is not named
 
 
 def tile_tokens() -> int:
@@ -48,7 +49,7 @@ class Rows:
 
     @property
     def stride(self) -> int:
-        return self.data.shape[1] * 4
+        return int(self.data.shape[1]) * 4
 
 
 @dataclass
@@ -114,8 +115,14 @@ class Builder:
             empty = buffer(64)
             exact = round_up(k, 32)
             self._buffers[key] = _Buffers(
-                buffer(n_q + 4096), empty if form == "f" else buffer(n_q + 4096), empty if form == "f" else buffer(n_meta),
-                thread_q, thread_meta, exact * self.tile * size, exact // 32 * fields.META * 4 * self.tile)
+                buffer(n_q + 4096),
+                empty if form == "f" else buffer(n_q + 4096),
+                empty if form == "f" else buffer(n_meta),
+                thread_q,
+                thread_meta,
+                exact * self.tile * size,
+                exact // 32 * fields.META * 4 * self.tile,
+            )
         return self._buffers[key]
 
     # --- rows
@@ -132,7 +139,13 @@ class Builder:
     def norm(self, x: Rows, weight: Array, eps: float, residual: tuple[Rows, Array, Rows] | None = None) -> Activations:
         """RMS norm of x. ``residual`` = (y, its norm's weight, out): first ``out = x + norm(y)``, then norm of out."""
         y, w_post, out = residual or (None, None, None)
-        more = [y.data if y else 0, y.stride if y else 0, w_post if y else 0, out.data if out else 0, out.stride if out else 0]
+        more = [
+            y.data if y else 0,
+            y.stride if y else 0,
+            w_post if y else 0,
+            out.data if out else 0,
+            out.stride if out else 0,
+        ]
         return Activations("norm", x.width, [x.data, x.stride, weight, bits_of(eps), *more])
 
     def gate(self, kind: str, gate: Rows, up: Rows) -> Activations:
@@ -151,14 +164,42 @@ class Builder:
         b = buffers
         if form not in a.emitted:
             a.emitted.add(form)
-            self._row(f"{a.kernel}/{modes[0]}/{modes[1]}", fields.BATCH, a.k, b.q, b.q2, b.meta, b.thread_q, b.thread_meta,
-                      b.tile_q, b.tile_meta, *a.operands)
+            self._row(
+                f"{a.kernel}/{modes[0]}/{modes[1]}",
+                fields.BATCH,
+                a.k,
+                b.q,
+                b.q2,
+                b.meta,
+                b.thread_q,
+                b.thread_meta,
+                b.tile_q,
+                b.tile_meta,
+                *a.operands,
+            )
         self.weights.append(w)
         if bias is not None:
             self.keep.append(bias)
-        self._row(f"matmul/{w.family}/{modes[0]}/{modes[1]}", fields.NEVER, w, w.n_panels, w.n_blocks, w.panel_bytes,
-                  b.q, b.q2, b.meta, b.thread_q, b.thread_meta, y.data, y.stride, int(accumulate),
-                  self._zeros if bias is None else bias, 0 if bias is None else 64, b.tile_q, b.tile_meta)
+        self._row(
+            f"matmul/{w.family}/{modes[0]}/{modes[1]}",
+            fields.NEVER,
+            w,
+            w.n_panels,
+            w.n_blocks,
+            w.panel_bytes,
+            b.q,
+            b.q2,
+            b.meta,
+            b.thread_q,
+            b.thread_meta,
+            y.data,
+            y.stride,
+            int(accumulate),
+            self._zeros if bias is None else bias,
+            0 if bias is None else 64,
+            b.tile_q,
+            b.tile_meta,
+        )
 
     def op(self, kernel: str, barrier: int, *operands: Any) -> None:
         """Any other kernel, with its columns in order."""
@@ -174,7 +215,13 @@ class Builder:
         table = buffer(8 * fields.ROW * len(self._rows)).view(np.int64).reshape(len(self._rows), fields.ROW)
         for i, row in enumerate(self._rows):
             for j, value in enumerate(row):
-                table[i, j] = code[value] if j == 0 else \
-                    address(value) if isinstance(value, np.ndarray) else \
-                    value.resolve() if isinstance(value, Weight) else value
+                table[i, j] = (
+                    code[value]
+                    if j == 0
+                    else address(value)
+                    if isinstance(value, np.ndarray)
+                    else value.resolve()
+                    if isinstance(value, Weight)
+                    else value
+                )
         return Plan(table, self.state, [self._rows, self.weights, self.keep, self._buffers], team)

@@ -3,11 +3,12 @@
 With all kernels in the cache Numba is never imported. Object code is linked by LLVM in this process, each kernel in an
 engine of its own, so that symbols of kernels compiled by different processes cannot meet.
 """
+
 from __future__ import annotations
 
 import threading
 import time
-from typing import Callable, Iterable
+from collections.abc import Callable, Iterable
 
 import llvmlite.binding as llvm
 
@@ -19,7 +20,7 @@ Notify = Callable[[str], None]
 
 _lock = threading.Lock()
 _addresses: dict[str, int] = {}
-_engines: list[object] = []        # linked code lives as long as these do
+_engines: list[object] = []  # linked code lives as long as these do
 
 
 def _link(symbol: str, code: bytes) -> int:
@@ -32,7 +33,9 @@ def _link(symbol: str, code: bytes) -> int:
 
 
 def kernels(names: Iterable[str], notify: Notify | None = None) -> dict[str, int]:
-    """The addresses of ``names``. ``notify`` hears one line when something has to be compiled, and one when it is done."""
+    """The addresses of ``names``. ``notify`` hears one line when something has to be compiled, and one when it is
+    done.
+    """
     wanted = list(dict.fromkeys(names))
     with _lock:
         missing = []
@@ -55,9 +58,12 @@ def _key(name: str) -> str:
 def _compile(missing: list[str], notify: Notify | None) -> None:
     start = time.perf_counter()
     if notify:
-        notify(f"compiling {len(missing)} kernel{'s' if len(missing) > 1 else ''} for this CPU ({host().machine}); "
-               "this happens once")
+        notify(
+            f"compiling {len(missing)} kernel{'s' if len(missing) > 1 else ''} for this CPU ({host().machine}); "
+            "this happens once"
+        )
     from ..simd import jit
+
     stored = True
     for name in missing:
         symbol, code = jit.compile_kernel(registry.build(name), strict=registry.is_strict(name))

@@ -3,6 +3,7 @@
 Between jobs a worker first spins, then yields, then parks on a condition, so an idle model costs nothing. There is no
 OpenMP and nothing that a fork could break: after a fork a new team is made.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -39,7 +40,9 @@ def _yield_address() -> int:
 
 
 class Team:
-    """``n_threads`` threads, of which the caller of ``run`` is one. Raises ``SettingError`` for a number out of range."""
+    """``n_threads`` threads, of which the caller of ``run`` is one. Raises ``SettingError`` for a number out of
+    range.
+    """
 
     def __init__(self, n_threads: int) -> None:
         if not 1 <= n_threads <= MAX_THREADS:
@@ -75,8 +78,8 @@ class Team:
     def run(self, plan_address: int, n_rows: int) -> None:
         """Walks ``n_rows`` rows of the plan at ``plan_address`` on all threads; returns when all are done."""
         with self._running:
-            if self._pid != os.getpid():          # a forked child has none of its parent's threads
-                self.__init__(self.n_threads)     # type: ignore[misc]
+            if self._pid != os.getpid():  # a forked child has none of its parent's threads
+                self.__init__(self.n_threads)  # type: ignore[misc]
             if not self._threads and self.n_threads > 1:
                 self._start()
             before = self._sync[fields.JOB]
@@ -86,7 +89,8 @@ class Team:
                     with self._changed:
                         self._changed.notify_all()
             finally:
-                # once a job is announced this thread must do its part, also when Ctrl-C comes here: the others wait for it
+                # once a job is announced this thread must do its part, also when Ctrl-C comes here: the others wait
+                # for it
                 if self._sync[fields.JOB] != before:
                     self._team(self._address, 0, self.n_threads)
 

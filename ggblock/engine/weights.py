@@ -4,6 +4,7 @@ A type that has no kernel of its own is taken apart once, when it is loaded: int
 16 or 32 weights where its codes are such (the families ``expanded16`` and ``expanded32``, 10 and 9 bits a weight), else
 into float32. Nothing is rounded on the way, so the result is exactly what the type's decoder gives.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Weight:
 
     @property
     def n_blocks(self) -> int:
-        return -(-self.n_cols // families.family(self.family).block)
+        return -(-self.n_cols // int(families.family(self.family).block))
 
     @property
     def panel_bytes(self) -> int:
@@ -54,7 +55,7 @@ class Weight:
 # codes of these types are multiples of 1/8: they are kept eight times as large, their scales an eighth
 _EIGHTHS = frozenset({"iq1_s", "iq1_m"})
 
-_CHUNK_WEIGHTS = 1 << 20      # weights taken apart at a time: some tens of MB of temporaries
+_CHUNK_WEIGHTS = 1 << 20  # weights taken apart at a time: some tens of MB of temporaries
 
 
 def _family_of(block: BlockType) -> str:
@@ -80,11 +81,11 @@ def _expanded(rows: npt.NDArray[np.uint8], block: BlockType, family: str) -> npt
     codes, scales = parts.codes, parts.scales
     if block.name in _EIGHTHS:
         codes, scales = (codes * 8).astype(np.int8), scales * np.float32(0.125)
-    n = 2 if family == "expanded16" else 1                        # scales for 32 weights
-    scales = np.repeat(scales, block.sub_block_size * n // 32, axis=1)    # of larger sub-blocks: the same again
+    n = 2 if family == "expanded16" else 1  # scales for 32 weights
+    scales = np.repeat(scales, block.sub_block_size * n // 32, axis=1)  # of larger sub-blocks: the same again
     out = np.empty((codes.size // 32, 4 * n + 32), np.uint8)
-    out[:, :4 * n] = np.ascontiguousarray(scales, "<f4").view(np.uint8).reshape(-1, 4 * n)
-    out[:, 4 * n:] = codes.view(np.uint8).reshape(-1, 32)
+    out[:, : 4 * n] = np.ascontiguousarray(scales, "<f4").view(np.uint8).reshape(-1, 4 * n)
+    out[:, 4 * n :] = codes.view(np.uint8).reshape(-1, 32)
     return out.reshape(len(rows), -1)
 
 
@@ -111,14 +112,21 @@ def pack(weights: list[Weight], team: Team) -> None:
     for w in waiting:
         w.data = arena.take(w.n_panels * w.panel_bytes)
         units = panels.UNITS[w.family]
-        table = np.zeros(1 + 2 * len(units), np.int64)       # eight zero bytes first: see the kernel
+        table = np.zeros(1 + 2 * len(units), np.int64)  # eight zero bytes first: see the kernel
         table[1:] = np.array(units).reshape(-1)
         row = np.zeros(fields.ROW, np.int64)
         row[fields.KERNEL] = repack
         for first, rows in _pieces(w):
-            row[fields.A:fields.A + 8] = (
-                address(rows), rows.shape[1], rows.shape[0], w.n_blocks, panels.block_bytes(w.family),
-                address(table) + 8, len(units), address(w.data) + first // panels.ROWS * w.panel_bytes)
+            row[fields.A : fields.A + 8] = (
+                address(rows),
+                rows.shape[1],
+                rows.shape[0],
+                w.n_blocks,
+                panels.block_bytes(w.family),
+                address(table) + 8,
+                len(units),
+                address(w.data) + first // panels.ROWS * w.panel_bytes,
+            )
             team.run(address(row), 1)
         w.tensor.release()
 
@@ -127,5 +135,5 @@ def vector(tensor: Tensor, pad: int = 32) -> npt.NDArray[np.float32]:
     """A one-dimensional tensor as float32, padded with zeros to a multiple of ``pad``."""
     values = tensor.dequantize().reshape(-1)
     out = floats(-(-values.size // pad) * pad)
-    out[:values.size] = values
+    out[: values.size] = values
     return out

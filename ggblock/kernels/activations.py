@@ -7,6 +7,7 @@ Formulas: RMS norm ``x * w / sqrt(mean(x**2) + eps)`` (Zhang & Sennrich 2019); S
 tanh form (Hendrycks & Gimpel 2016). Quantization of 32 values: ``d = max|x| / 127``, ``q = round(x / d)``; with two
 terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127].
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -15,8 +16,25 @@ import numpy as np
 
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
-from ..simd.vec import (MACHINE, bitcast, convert, lane_at, lane_of, load, max_of, round_even, splat, store, sum_of, vabs, vexp, vmax,
-                        vmin, vsqrt, zero)
+from ..simd.vec import (
+    MACHINE,
+    bitcast,
+    convert,
+    lane_at,
+    lane_of,
+    load,
+    max_of,
+    round_even,
+    splat,
+    store,
+    sum_of,
+    vabs,
+    vexp,
+    vmax,
+    vmin,
+    vsqrt,
+    zero,
+)
 from .args import arg, arg_f32, state
 from .fields import META, N_TOKENS
 
@@ -42,7 +60,7 @@ def quantize32(a, b, q, q2, meta, tokens, two):
     inverse = np.float32(0)
     if d > np.float32(0):
         inverse = np.float32(1) / d
-        if inverse > np.float32(3e38):   # a denormal scale: these values are zero for every purpose
+        if inverse > np.float32(3e38):  # a denormal scale: these values are zero for every purpose
             inverse = np.float32(0)
     v = splat(inverse, F)
     xa, xb = a * v, b * v
@@ -94,14 +112,17 @@ def _emit(mode: str) -> Any:
     @inline
     def as_float(a, b, k32, q, q2, meta, tokens):
         write_floats(a, b, q + k32 * 128 * tokens, tokens)
+
     return as_float if mode == "f" else as_int8
 
 
 def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
     """A kernel that writes rows of activations.
 
-    ``begin(op, t)`` prepares token ``t`` and returns a float32; ``value(op, t, i, f)`` gives its values ``i .. i + 15``.
-    Columns 0-6 of all these kernels: K, q, q2, meta, thread stride of q and of meta, bytes of a tile of q, then of meta.
+    ``begin(op, t)`` prepares token ``t`` and returns a float32; ``value(op, t, i, f)`` gives its values ``i .. i +
+    15``.
+    Columns 0-6 of all these kernels: K, q, q2, meta, thread stride of q and of meta, bytes of a tile of q, then of
+    meta.
     """
     emit_one, emit_many = _emit(one), _emit(many)
 
@@ -109,7 +130,11 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
         n32 = (arg(op, 0) + 31) // 32
         n_tokens = state(op, N_TOKENS)
         if n_tokens == 1:
-            q, q2, meta = arg(op, 1) + thread * arg(op, 4), arg(op, 2) + thread * arg(op, 4), arg(op, 3) + thread * arg(op, 5)
+            q, q2, meta = (
+                arg(op, 1) + thread * arg(op, 4),
+                arg(op, 2) + thread * arg(op, 4),
+                arg(op, 3) + thread * arg(op, 5),
+            )
             f = begin(op, 0)
             for k in range(n32):
                 emit_one(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), k, q, q2, meta, 1)
@@ -127,6 +152,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                     else:
                         for k in range(n32):
                             emit_many(zero(F), zero(F), k, q, q2, meta, TILE)
+
     return write
 
 
@@ -148,6 +174,7 @@ def make_norm(one: str, many: str) -> Any:
     post norm, 15 where ``x + post_norm(y)`` goes (all threads write the same values there; never x itself),
     16 bytes a token of that.
     """
+
     @inline
     def begin(op, t):
         k, eps = arg(op, 0), arg_f32(op, 11)
@@ -178,7 +205,10 @@ def begin_nothing(op, t):
 
 
 def make_gate(kind: str, one: str, many: str) -> Any:
-    """``act(gate) * up``, ``kind`` "silu" or "gelu". Further columns: 8 gate, 9 bytes a token, 10 up, 11 bytes a token."""
+    """``act(gate) * up``, ``kind`` "silu" or "gelu". Further columns: 8 gate, 9 bytes a token, 10 up, 11 bytes a
+    token.
+    """
+
     @inline
     def silu(g):
         return g / (splat(np.float32(1), F) + vexp(zero(F) - g))
@@ -186,7 +216,11 @@ def make_gate(kind: str, one: str, many: str) -> Any:
     @inline
     def gelu(g):
         # 0.5 g (1 + tanh u) = g / (1 + exp(-2 u)), u = sqrt(2 / pi) (g + 0.044715 g**3)
-        u = g * splat(np.float32(1.5957691216057308), F) * (splat(np.float32(1), F) + splat(np.float32(0.044715), F) * g * g)
+        u = (
+            g
+            * splat(np.float32(1.5957691216057308), F)
+            * (splat(np.float32(1), F) + splat(np.float32(0.044715), F) * g * g)
+        )
         return g / (splat(np.float32(1), F) + vexp(zero(F) - u))
 
     act = {"silu": silu, "gelu": gelu}[kind]
@@ -200,6 +234,7 @@ def make_gate(kind: str, one: str, many: str) -> Any:
 
 def make_copy(one: str, many: str) -> Any:
     """Float rows as they are. Further columns: 8 x, 9 bytes a token."""
+
     @inline
     def value(op, t, i, f):
         return load(arg(op, 8) + t * arg(op, 9) + 4 * i, F)

@@ -1,4 +1,5 @@
 """Reading a plan row inside a kernel."""
+
 from __future__ import annotations
 
 from ..simd.jit import inline
@@ -29,7 +30,9 @@ def state(op, i):
 
 @inline
 def larger(a, b):
-    """The larger of two numbers of one type. Python's ``max`` brings Numba's error handling with it, which must stay out."""
+    """The larger of two numbers of one type. Python's ``max`` brings Numba's error handling with it, which must stay
+    out.
+    """
     return a if a > b else b
 
 

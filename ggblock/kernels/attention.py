@@ -4,10 +4,12 @@ Many tokens: an item is a KV head and a tile of query tokens with all heads that
 pass by. One token: an item is a KV head and a chunk of ``CHUNK`` positions, so that long contexts keep every thread
 busy; ``combine`` merges the chunks. Chunks lie at fixed positions: results do not depend on the number of threads.
 
-Cache layout: see ``rope``. All arithmetic is float32. Queries come scaled by log2(e), so the softmax is in powers of two.
+Cache layout: see ``rope``. All arithmetic is float32. Queries come scaled by log2(e), so the softmax is in powers of
+two.
 A masked score is -3e38: its weight is 2**-126 of the largest, which is nothing; a block in which a row sees nothing
 leaves a sum that the first real score multiplies by zero.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -19,7 +21,22 @@ from numba.core.extending import intrinsic
 from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
-from ..simd.vec import (MACHINE, fma, lane_at, lanes_of, less, load, max_of, select, splat, store, sum_of, vexp2, vmax, zero)
+from ..simd.vec import (
+    MACHINE,
+    fma,
+    lane_at,
+    lanes_of,
+    less,
+    load,
+    max_of,
+    select,
+    splat,
+    store,
+    sum_of,
+    vexp2,
+    vmax,
+    zero,
+)
 from . import shapes
 from .args import arg, larger, smaller, state
 from .fields import N_TOKENS, POSITION
@@ -27,22 +44,36 @@ from .shapes import CHUNK, KEYS, MICRO_ROWS
 
 F = "f32x16"
 MASKED = np.float32(-3.0e38)
-PANELS = 2                 # panels of a micro-tile when many tokens are processed; one token: 2 and 4 were 30 % slower than 1
+PANELS = 2  # panels of a micro-tile when many tokens are processed; one token: 2 and 4 were 30 % slower than 1
 
 
 @intrinsic(prefer_literal=True)
 def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stride, rows, add, ahead):
     """``C[rows, 16 * panels] (+)= A[rows, n] @ B[n, 16 * panels]``: the microkernel of both products of attention.
 
-    A and C are float32, rows ``a_stride`` and ``c_stride`` bytes apart. Step ``k`` of B is ``b_step`` bytes after the one
+    A and C are float32, rows ``a_stride`` and ``c_stride`` bytes apart. Step ``k`` of B is ``b_step`` bytes after the
+    one
     before; its panels of 16 are ``b_apart`` bytes apart; ``kind`` is "f16" or "f32". ``n`` is a multiple of 8, all
     but ``n`` and the addresses are literals. ``ahead``: bytes ahead of B to prefetch into the second-level cache, or 0.
     """
     sa, sb, apart, p, sc, r = (v.literal_value for v in (a_stride, b_step, b_apart, panels, c_stride, rows))
     what, keep, far = kind.literal_value, add.literal_value, ahead.literal_value
-    sig = types.void(types.int64, a_stride, types.int64, b_step, b_apart, panels, kind, types.int64, types.int64, c_stride, rows,
-                     add, ahead)
-    chains = max(1, 8 // (r * p))      # independent sums, so that few rows do not wait for the adder
+    sig = types.void(
+        types.int64,
+        a_stride,
+        types.int64,
+        b_step,
+        b_apart,
+        panels,
+        kind,
+        types.int64,
+        types.int64,
+        c_stride,
+        rows,
+        add,
+        ahead,
+    )
+    chains = max(1, 8 // (r * p))  # independent sums, so that few rows do not wait for the adder
     line = max(1, 64 // sb)
 
     def codegen(c_, builder, s, args):
@@ -54,7 +85,10 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
             for k in range(8):
                 if far and k % line == 0:
                     e.prefetch(pb, k * sb + far, 2)
-                w = [e.half_load(pb, k * sb + j * apart) if what == "f16" else e.load(pb, k * sb + j * apart, F) for j in range(p)]
+                w = [
+                    e.half_load(pb, k * sb + j * apart) if what == "f16" else e.load(pb, k * sb + j * apart, F)
+                    for j in range(p)
+                ]
                 for row in range(r):
                     x = e.splat_load(pa, row * sa + 4 * k, "f32")
                     for j in range(p):
@@ -70,12 +104,13 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
         sums = e.loop(e.i64(0), n_, 8, [a_, b_, *start], body)[2:]
         for row in range(r):
             for j in range(p):
-                mine = sums[(row * p + j) * chains:(row * p + j + 1) * chains]
+                mine = sums[(row * p + j) * chains : (row * p + j + 1) * chains]
                 total = mine[0]
                 for other in mine[1:]:
                     total = builder.fadd(total, other)
                 e.store(out, row * sc + 64 * j, total)
         return c_.get_dummy_value()
+
     return sig, codegen
 
 
@@ -83,9 +118,15 @@ def _block(size: int, cache: str, rows: int) -> Any:
     """``block(...)``: one block of up to 64 keys against ``rows`` query rows, updating O, m and l."""
     padded = shapes.padded(size)
     width = 2 if cache == "f16" else 4
-    panel_bytes, key_step, row_bytes, value_step, score_bytes = padded * 16 * width, 16 * width, padded * 4, padded * width, KEYS * 4
-    wide = MACHINES[MACHINE].lanes >= 16            # 32 registers of 16 lanes: two panels at a time
-    micro = rows if wide or rows % 4 else 4         # rows of a micro-tile
+    panel_bytes, key_step, row_bytes, value_step, score_bytes = (
+        padded * 16 * width,
+        16 * width,
+        padded * 4,
+        padded * width,
+        KEYS * 4,
+    )
+    wide = MACHINES[MACHINE].lanes >= 16  # 32 registers of 16 lanes: two panels at a time
+    micro = rows if wide or rows % 4 else 4  # rows of a micro-tile
     at_once = PANELS if wide and rows == MICRO_ROWS else 1
     # one token streams through the whole cache: the next block but one, into L2 (on Zen 4, SmolLM2 at depth 4,096:
     # 3.0 ms without, 2.5 with, 4.1 with prefetch into L1)
@@ -100,13 +141,39 @@ def _block(size: int, cache: str, rows: int) -> Any:
         done = np.int64(0)
         if at_once > 1:
             while done + 16 * at_once <= n_keys:
-                outer(q, row_bytes, keys + done // 16 * panel_bytes, key_step, panel_bytes, at_once, cache, padded, p + 4 * done,
-                      score_bytes, rows, 0, far)
+                outer(
+                    q,
+                    row_bytes,
+                    keys + done // 16 * panel_bytes,
+                    key_step,
+                    panel_bytes,
+                    at_once,
+                    cache,
+                    padded,
+                    p + 4 * done,
+                    score_bytes,
+                    rows,
+                    0,
+                    far,
+                )
                 done += 16 * at_once
         while done < n_keys:
             for r in range(0, rows, micro):
-                outer(q + r * row_bytes, row_bytes, keys + done // 16 * panel_bytes, key_step, panel_bytes, 1, cache, padded,
-                      p + 4 * done + r * score_bytes, score_bytes, micro, 0, far)
+                outer(
+                    q + r * row_bytes,
+                    row_bytes,
+                    keys + done // 16 * panel_bytes,
+                    key_step,
+                    panel_bytes,
+                    1,
+                    cache,
+                    padded,
+                    p + 4 * done + r * score_bytes,
+                    score_bytes,
+                    micro,
+                    0,
+                    far,
+                )
             done += 16
         for r in range(rows):
             row = p + r * score_bytes
@@ -141,13 +208,40 @@ def _block(size: int, cache: str, rows: int) -> Any:
             store(l + 4 * r, np.float32(load(l + 4 * r, "f32") + sum_of(total)))
         if values_wide:
             for d in range(0, padded, 16 * at_once):
-                outer(p, score_bytes, values + d * width, value_step, value_apart, at_once, cache, n_keys, o + 4 * d, row_bytes, rows,
-                      1, far)
+                outer(
+                    p,
+                    score_bytes,
+                    values + d * width,
+                    value_step,
+                    value_apart,
+                    at_once,
+                    cache,
+                    n_keys,
+                    o + 4 * d,
+                    row_bytes,
+                    rows,
+                    1,
+                    far,
+                )
         else:
             for d in range(0, padded, 16):
                 for r in range(0, rows, micro):
-                    outer(p + r * score_bytes, score_bytes, values + d * width, value_step, value_apart, 1, cache, n_keys,
-                          o + 4 * d + r * row_bytes, row_bytes, micro, 1, far)
+                    outer(
+                        p + r * score_bytes,
+                        score_bytes,
+                        values + d * width,
+                        value_step,
+                        value_apart,
+                        1,
+                        cache,
+                        n_keys,
+                        o + 4 * d + r * row_bytes,
+                        row_bytes,
+                        micro,
+                        1,
+                        far,
+                    )
+
     return block
 
 
@@ -158,7 +252,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
     """
     g, n = int(group), int(size)
     row_bytes = shapes.padded(n) * 4
-    step_bytes = shapes.padded(n) * (2 if cache == "f16" else 4)       # of one position
+    step_bytes = shapes.padded(n) * (2 if cache == "f16" else 4)  # of one position
     per_item = shapes.tile_tokens(g, n)
     n_rows = per_item * g
     at_once = g if g <= MICRO_ROWS else 1
@@ -194,11 +288,25 @@ def make_attention(group: str, size: str, cache: str) -> Any:
             keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
             for r0 in range(0, g, at_once):
                 clear(o, m, l, at_once)
-                for key in range(larger(chunk * CHUNK, start // 16 * 16), smaller((chunk + 1) * CHUNK, position + 1), KEYS):
+                for key in range(
+                    larger(chunk * CHUNK, start // 16 * 16), smaller((chunk + 1) * CHUNK, position + 1), KEYS
+                ):
                     end = smaller((chunk + 1) * CHUNK, position + 1)
                     n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
-                    one(arg(op, 0) + (h * g + r0) * row_bytes, keys + key * step_bytes, values + key * step_bytes, key, n_keys,
-                        o, m, l, p, low, high, key < start or key + n_keys > position + 1)
+                    one(
+                        arg(op, 0) + (h * g + r0) * row_bytes,
+                        keys + key * step_bytes,
+                        values + key * step_bytes,
+                        key,
+                        n_keys,
+                        o,
+                        m,
+                        l,
+                        p,
+                        low,
+                        high,
+                        key < start or key + n_keys > position + 1,
+                    )
                 for r in range(at_once):
                     to = part + (r0 + r) * (row_bytes + 64)
                     for i in range(0, row_bytes, 64):
@@ -221,7 +329,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         n_tiles = (n_tokens + per_item - 1) // per_item
         n_items = kv_heads * n_tiles
         for turn in range((n_items - thread + n_threads - 1) // n_threads):
-            item = n_items - 1 - thread - turn * n_threads     # the longest first
+            item = n_items - 1 - thread - turn * n_threads  # the longest first
             h, tile = item % kv_heads, item // kv_heads
             for r in range(n_rows):
                 t = tile * per_item + r // g
@@ -240,8 +348,20 @@ def make_attention(group: str, size: str, cache: str) -> Any:
                 n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                 masked = key + n_keys > first + 1 or (window > 0 and key < end - window)
                 for r in range(0, n_rows, MICRO_ROWS):
-                    many(q + r * row_bytes, keys + key * step_bytes, values + key * step_bytes, key, n_keys, o + r * row_bytes,
-                         m + 4 * r, l + 4 * r, p, low + 4 * r, high + 4 * r, masked)
+                    many(
+                        q + r * row_bytes,
+                        keys + key * step_bytes,
+                        values + key * step_bytes,
+                        key,
+                        n_keys,
+                        o + r * row_bytes,
+                        m + 4 * r,
+                        l + 4 * r,
+                        p,
+                        low + 4 * r,
+                        high + 4 * r,
+                        masked,
+                    )
             for r in range(n_rows):
                 t = tile * per_item + r // g
                 if t < n_tokens:
@@ -253,6 +373,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
                     else:
                         for i in range(n):
                             store(to + 4 * i, np.float32(load(o + r * row_bytes + 4 * i, "f32") * f))
+
     return attention
 
 
@@ -294,4 +415,5 @@ def make_combine(group: str, size: str) -> Any:
                 else:
                     for j in range(n - i):
                         store(to + 4 * (i + j), lane_at(v, j))
+
     return combine

@@ -10,11 +10,13 @@ about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With floa
 become floats instead and nothing is rounded to integers.
 
 Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: float32
-(n_tiles, K/32, 4, T) = d, s, s of the first 16, s of the last 16; floats: float32 (n_tiles, K, T). T is 1 for one token.
+(n_tiles, K/32, 4, T) = d, s, s of the first 16, s of the last 16; floats: float32 (n_tiles, K, T). T is 1 for one
+token.
 
 Error bound of a row: |error| <= sum over sub-blocks of (|w| . |x - d q|) + K * 2**-24 * sum |terms|; the first part is
 the activations' rounding, at most d/2 (one term) or about d/512 (two terms) each.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -29,10 +31,14 @@ from . import families
 from .args import arg, state
 from .fields import META, N_TOKENS
 
-PREFETCH_BYTES = 8192     # ahead of the weights being read, into the second-level cache; 2 to 16 KiB differ by 3 % on Zen 4
+PREFETCH_BYTES = (
+    8192  # ahead of the weights being read, into the second-level cache; 2 to 16 KiB differ by 3 % on Zen 4
+)
 
 
-def _block(e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, terms: int, sums: list[Any]) -> list[Any]:
+def _block(
+    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, terms: int, sums: list[Any]
+) -> list[Any]:
     """One panel block of a quantized family against ``tokens`` tokens; returns the new sums."""
     b = e.b
     shared = fam.prepare(e, p)
@@ -63,18 +69,21 @@ def _block(e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, t
 
 
 def _block_float(e: Emit, fam: Any, p: Any, x: Any, tokens: int, sums: list[Any]) -> list[Any]:
-    """One panel block against float activations."""
-    b = e.b
-    sums = list(sums)
+    """One panel block against float activations.
 
-    def multiply(w: Any, k: int) -> None:
-        for t in range(tokens):
-            sums[t] = e.fma(w, e.splat_load(x, (k * tokens + t) * 4, "f32"), sums[t])
+    Codes become floats in a buffer on the stack first. With 256 multiplications
+    written out after each other, the compiler took 15 s for one kernel instead of 1.
+    """
+    b = e.b
+
+    def multiply(w: Any, x: Any, k: int, sums: Any) -> list[Any]:
+        return [e.fma(w, e.splat_load(x, (k * tokens + t) * 4, "f32"), total) for t, total in enumerate(sums)]
 
     if isinstance(fam, families.FloatFamily):
         for k in range(fam.block):
-            multiply(fam.weights(e, p, k), k)
+            sums = multiply(fam.weights(e, p, k), x, k, sums)
         return sums
+    decoded = e.stack(64 * fam.block)
     shared = fam.prepare(e, p)
     for s in range(fam.block // fam.sub):
         scale, offset = fam.scale(e, p, shared, s)
@@ -85,15 +94,24 @@ def _block_float(e: Emit, fam: Any, p: Any, x: Any, tokens: int, sums: list[Any]
                 shift = e.const("i32x16", 24)
                 code = b.sitofp(b.ashr(up, shift) if fam.signed else b.lshr(up, shift), llvm_type("f32x16"))
                 w = b.fmul(code, scale) if offset is None else e.fma(code, scale, offset)
-                multiply(w, s * fam.sub + 4 * k + j)
-    return sums
+                e.store(decoded, 64 * (s * fam.sub + 4 * k + j), w)
+
+    def four(i: Any, sums: Any) -> Any:
+        at, to = e.at(x, i, 4 * tokens), e.at(decoded, i, 64)
+        for k in range(4):
+            sums = multiply(e.load(to, 64 * k, "f32x16"), at, k, sums)
+        return sums
+
+    return e.loop(e.i64(0), e.i64(fam.block), 4, sums, four)
 
 
 @intrinsic(prefer_literal=True)
 def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, family, tokens, mode):
-    """16 rows by ``tokens`` tokens over all columns; writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
+    """16 rows by ``tokens`` tokens over all columns; writes (or adds to) ``y`` float32, a token every ``y_stride``
+    bytes.
 
-    ``mode``: "1" or "2" terms of int8 activations, "f" float activations (then at ``q``). ``bias``: address of 16 floats
+    ``mode``: "1" or "2" terms of int8 activations, "f" float activations (then at ``q``). ``bias``: address of 16
+    floats
     added to every token (zeros where there is no bias).
     """
     name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
@@ -116,8 +134,13 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
             else:
                 sums = _block(e, fam, p, x0, x1, m, n_tokens, int(how), carried[4:])
             width = 4 if floats else 1
-            return [e.at(p, fam.n_bytes * 16), e.at(x0, fam.block * n_tokens * width),
-                    e.at(x1, fam.block * n_tokens), e.at(m, fam.block // 32 * META * n_tokens * 4), *sums]
+            return [
+                e.at(p, fam.n_bytes * 16),
+                e.at(x0, fam.block * n_tokens * width),
+                e.at(x1, fam.block * n_tokens),
+                e.at(m, fam.block // 32 * META * n_tokens * 4),
+                *sums,
+            ]
 
         zero = e.zero("f32x16")
         sums = e.loop(e.i64(0), blocks, 1, [weights, first, second, metas, *[zero] * n_tokens], body)[4:]
@@ -137,6 +160,7 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
                     e.store(at, 0, v)
                     at = b.add(at, stride)
         return c.get_dummy_value()
+
     return sig, codegen
 
 
@@ -159,13 +183,37 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         if n_tokens == 1:
             mine = thread * arg(op, 7)
             for panel in range(first, last):
-                tile(w + panel * panel_bytes, q + mine, q2 + mine, meta + thread * arg(op, 8), y + panel * 64, y_stride,
-                     n_blocks, accumulate, bias + panel * bias_step, family, 1, one)
+                tile(
+                    w + panel * panel_bytes,
+                    q + mine,
+                    q2 + mine,
+                    meta + thread * arg(op, 8),
+                    y + panel * 64,
+                    y_stride,
+                    n_blocks,
+                    accumulate,
+                    bias + panel * bias_step,
+                    family,
+                    1,
+                    one,
+                )
         else:
             n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
             for panel in range(first, last):
                 for i in range(n_tiles):
-                    tile(w + panel * panel_bytes, q + i * arg(op, 14), q2 + i * arg(op, 14), meta + i * arg(op, 15),
-                         y + panel * 64 + i * tile_tokens * y_stride, y_stride, n_blocks, accumulate,
-                         bias + panel * bias_step, family, tile_tokens, many)
+                    tile(
+                        w + panel * panel_bytes,
+                        q + i * arg(op, 14),
+                        q2 + i * arg(op, 14),
+                        meta + i * arg(op, 15),
+                        y + panel * 64 + i * tile_tokens * y_stride,
+                        y_stride,
+                        n_blocks,
+                        accumulate,
+                        bias + panel * bias_step,
+                        family,
+                        tile_tokens,
+                        many,
+                    )
+
     return matmul

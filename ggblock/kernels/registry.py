@@ -1,8 +1,10 @@
 """Which factory makes which kernel. ``factory(*parts)`` returns the Python function that Numba compiles."""
+
 from __future__ import annotations
 
 import importlib
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 TABLE = {
     "matmul": ("matmul", "make_matmul"),

@@ -1,4 +1,5 @@
 """Rows of blocks to panels of 16 rows (``format.panels`` has the definition and a NumPy reference)."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,9 +11,11 @@ from .args import arg, smaller
 def make_repack():
     """Columns: source, bytes of a source row, rows, blocks a row, bytes a block, table of runs, runs, destination.
 
-    A run is two int64: bytes and unit width; eight zero bytes lie before the table. Rows of float types may be shorter than their blocks: bytes past the
+    A run is two int64: bytes and unit width; eight zero bytes lie before the table. Rows of float types may be
+    shorter than their blocks: bytes past the
     end of a row become zero. Split by panels.
     """
+
     def repack(op, thread, n_threads):
         source, row_bytes, n_rows, n_blocks = arg(op, 0), arg(op, 1), arg(op, 2), arg(op, 3)
         size, runs, n_runs, out = arg(op, 4), arg(op, 5), arg(op, 6), arg(op, 7)
@@ -41,4 +44,5 @@ def make_repack():
                         to += 16 * width
                         o += width
                     start += n_bytes
+
     return repack

@@ -7,6 +7,7 @@ to 16; the padding stays zero.
 Rotation (Su et al. 2021): pair ``i`` turns by the table's angle; pairs are ``(2 i, 2 i + 1)`` ("norm") or
 ``(i, i + n_rot / 2)`` ("neox").
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -22,7 +23,8 @@ from .fields import N_TOKENS, POSITION
 
 def make_rope(pairs: str, cache: str, norms: str) -> Any:
     """Columns: 0 q, 1 bytes a token of q, 2 heads, 3 k, 4 bytes a token, 5 KV heads, 6 v, 7 bytes a token, 8 head size,
-    9 rotated dimensions, 10 table float32 (n_ctx, 2, n_rot / 2) of cosines and sines, 11 q out float32 (n_tokens, heads,
+    9 rotated dimensions, 10 table float32 (n_ctx, 2, n_rot / 2) of cosines and sines, 11 q out float32 (n_tokens,
+    heads,
     padded head), 12 factor on q, 13 key cache, 14 bytes a KV head, 15 value cache, 16 bytes a KV head, 17 scratch,
     18 bytes of scratch a thread (a padded head), 19 q norm weight, 20 k norm weight, with eps in the upper half of
     column 12. Split by token and head.
@@ -99,4 +101,5 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
                         store_half(to + i * 2, load(x + 4 * i, "f32"))
                     else:
                         store(to + i * 4, load(x + 4 * i, "f32"))
+
     return rope

@@ -4,6 +4,7 @@ Waiting is bounded: first spin (work is near), then give up the processor after 
 run the thread that is being waited for. A worker that has waited long for its next job returns to Python, which parks
 it on a lock (``engine.team``).
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,10 +13,26 @@ import numpy as np
 
 from ..simd.jit import inline
 from ..simd.vec import atomic_add, atomic_load, atomic_store, call_address, call_kernel, load, pause, store
-from .fields import ALWAYS, ARRIVED, BARRIER, BATCH, DONE, JOB, KERNEL, N_ROWS, N_SYNC, N_TOKENS, PHASE, PLAN, ROW, STATE, YIELD
+from .fields import (
+    ALWAYS,
+    ARRIVED,
+    BARRIER,
+    BATCH,
+    DONE,
+    JOB,
+    KERNEL,
+    N_ROWS,
+    N_SYNC,
+    N_TOKENS,
+    PHASE,
+    PLAN,
+    ROW,
+    STATE,
+    YIELD,
+)
 
-SPINS = 4000          # looks before a thread begins to yield: some tens of microseconds
-YIELDS = 2000         # yields of an idle worker before it is parked
+SPINS = 4000  # looks before a thread begins to yield: some tens of microseconds
+YIELDS = 2000  # yields of an idle worker before it is parked
 
 
 @inline
@@ -53,6 +70,7 @@ def make_team() -> Any:
     ``sync`` is the address of ``fields.N_SYNC`` int64: see there. The caller bumps JOB after writing PLAN and N_ROWS.
     Every thread counts itself in DONE, and thread 0 waits until all have.
     """
+
     def team(sync, thread, n_threads):
         if thread == 0:
             walk(sync, 0, n_threads)
@@ -84,14 +102,17 @@ def make_team() -> Any:
                     call_address(load(sync + 8 * YIELD, "i64"))
                 else:
                     return
+
     return team
 
 
 def make_post() -> Any:
     """``post(sync, plan, n_rows)``: announces a job to the workers."""
+
     def post(sync, plan, n_rows):
         store(sync + 8 * PLAN, plan)
         store(sync + 8 * N_ROWS, n_rows)
         atomic_store(sync + 8 * DONE, 0)
         atomic_add(sync + 8 * JOB, 1)
+
     return post

@@ -3,6 +3,7 @@
 ``build(file, ...)`` picks the file's architecture from ``ARCHITECTURES``. Adding one is one file with a function
 ``layers(model)`` and one line in that table.
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("llama", "gemma3")
 
 
-def build(file: GgufFile, *, threads: int | None = None, context: int | None = None, kv_type: str = "f16",
-          reference: bool = False, offload: Any = None, notify: Notify | None = None) -> CompiledModel:
+def build(
+    file: GgufFile,
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    kv_type: str = "f16",
+    reference: bool = False,
+    offload: Any = None,
+    notify: Notify | None = None,
+) -> CompiledModel:
     """A model that runs, from an open file. Imports the engine; compiles kernels that are not in the cache yet.
 
     ``threads``: None takes one for each processor that this process may use. ``context``: tokens the KV cache holds;
@@ -25,5 +34,7 @@ def build(file: GgufFile, *, threads: int | None = None, context: int | None = N
     ``ShapeMismatch``, ``MissingKey``, ``WrongKeyKind``, ``SettingError``, ``DeviceError``.
     """
     from .compiled import compile_model
-    return compile_model(file, threads=threads, context=context, kv_type=kv_type, reference=reference, offload=offload,
-                         notify=notify)
+
+    return compile_model(
+        file, threads=threads, context=context, kv_type=kv_type, reference=reference, offload=offload, notify=notify
+    )

@@ -4,6 +4,7 @@ The architecture's file writes the rows of the layers; everything else is the sa
 of at most ``BATCH`` tokens, the final norm and the logits, which form a plan of their own because they are only
 computed for the tokens that ask for them.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -27,8 +28,8 @@ from .config import Config, Source, read_config
 from .rope import RopeTable
 
 DEFAULT_CONTEXT = 8192
-LOG2_E = 1.4426950408889634    # attention's softmax is in powers of two
-LOGIT_ROWS = 32            # tokens whose logits are computed at once when all are asked for
+LOG2_E = 1.4426950408889634  # attention's softmax is in powers of two
+LOGIT_ROWS = 32  # tokens whose logits are computed at once when all are asked for
 
 
 class KvCache:
@@ -40,7 +41,8 @@ class KvCache:
 
 
 class Layers:
-    """What an architecture's ``layers`` function writes with: the builder, the residual stream and the pieces of a layer.
+    """What an architecture's ``layers`` function writes with: the builder, the residual stream and the pieces of a
+    layer.
 
     ``x`` is the residual stream: rows of ``n_embd`` floats, already holding the (scaled) embeddings.
     """
@@ -75,8 +77,15 @@ class Layers:
     def optional_vector(self, name: str, n: int) -> Any:
         return self.vector(name, n) if self.source.has(name) else None
 
-    def attention(self, table: RopeTable, pairs: str, scale: float, window: int = 0, q_norm: Any = None, k_norm: Any = None,
-                  ) -> None:
+    def attention(
+        self,
+        table: RopeTable,
+        pairs: str,
+        scale: float,
+        window: int = 0,
+        q_norm: Any = None,
+        k_norm: Any = None,
+    ) -> None:
         """q, k and v are in their buffers: turns them, stores keys and values, leaves the result in ``attended``."""
         c, b = self.config, self.builder
         cache = KvCache(self._arena, c.n_kv_heads, self._head_bytes)
@@ -84,15 +93,58 @@ class Layers:
         if table not in self.tables:
             self.tables.append(table)
         norms = "none" if q_norm is None and k_norm is None else "norm"
-        b.op(f"rope/{pairs}/{self.kv_type}/{norms}", fields.ALWAYS,
-             self.q.data, self.q.stride, c.n_heads, self.k.data, self.k.stride, c.n_kv_heads, self.v.data, self.v.stride,
-             c.head, c.n_rot, table.data, self._turned, bits_of(scale * LOG2_E, c.eps), cache.keys, cache.head_bytes, cache.values,
-             cache.head_bytes, self._scratch, self._scratch_bytes, 0 if q_norm is None else q_norm, 0 if k_norm is None else k_norm)
+        b.op(
+            f"rope/{pairs}/{self.kv_type}/{norms}",
+            fields.ALWAYS,
+            self.q.data,
+            self.q.stride,
+            c.n_heads,
+            self.k.data,
+            self.k.stride,
+            c.n_kv_heads,
+            self.v.data,
+            self.v.stride,
+            c.head,
+            c.n_rot,
+            table.data,
+            self._turned,
+            bits_of(scale * LOG2_E, c.eps),
+            cache.keys,
+            cache.head_bytes,
+            cache.values,
+            cache.head_bytes,
+            self._scratch,
+            self._scratch_bytes,
+            0 if q_norm is None else q_norm,
+            0 if k_norm is None else k_norm,
+        )
         group = c.n_heads // c.n_kv_heads
-        b.op(f"attention/{group}/{c.head}/{self.kv_type}", fields.ALWAYS,
-             self._turned, c.n_kv_heads, cache.keys, cache.head_bytes, cache.values, cache.head_bytes, window,
-             self.attended.data, self.attended.stride, self._scratch, self._scratch_bytes, self._parts, self._chunks)
-        b.op(f"combine/{group}/{c.head}", fields.ALWAYS, c.n_kv_heads, window, self.attended.data, self._parts, self._chunks)
+        b.op(
+            f"attention/{group}/{c.head}/{self.kv_type}",
+            fields.ALWAYS,
+            self._turned,
+            c.n_kv_heads,
+            cache.keys,
+            cache.head_bytes,
+            cache.values,
+            cache.head_bytes,
+            window,
+            self.attended.data,
+            self.attended.stride,
+            self._scratch,
+            self._scratch_bytes,
+            self._parts,
+            self._chunks,
+        )
+        b.op(
+            f"combine/{group}/{c.head}",
+            fields.ALWAYS,
+            c.n_kv_heads,
+            window,
+            self.attended.data,
+            self._parts,
+            self._chunks,
+        )
 
 
 class CompiledModel:
@@ -101,8 +153,19 @@ class CompiledModel:
     ``n_vocab``, ``n_ctx`` (tokens the cache holds), ``n_ctx_train``, ``config``.
     """
 
-    def __init__(self, file: GgufFile, config: Config, n_ctx: int, team: Team, layers: Layers, plan: Any, head_plan: Any,
-                 moved: list[tuple[int, Rows]], logits: Rows, embedding_scale: float) -> None:
+    def __init__(
+        self,
+        file: GgufFile,
+        config: Config,
+        n_ctx: int,
+        team: Team,
+        layers: Layers,
+        plan: Any,
+        head_plan: Any,
+        moved: list[tuple[int, Rows]],
+        logits: Rows,
+        embedding_scale: float,
+    ) -> None:
         self.config, self.n_vocab, self.n_ctx, self.n_ctx_train = config, config.n_vocab, n_ctx, config.n_ctx_train
         self._team, self._layers, self._plan, self._head = team, layers, plan, head_plan
         self._moved, self._logits, self._scale = moved, logits, np.float32(embedding_scale)
@@ -120,8 +183,12 @@ class CompiledModel:
         x = tensor.type.decode(rows).reshape(len(ids), self.config.n_embd)
         return x * self._scale if self._scale != 1 else x
 
-    def forward(self, ids: Sequence[int] | npt.NDArray[Any], position: int, all_logits: bool = False,
-                ) -> npt.NDArray[np.float32]:
+    def forward(
+        self,
+        ids: Sequence[int] | npt.NDArray[Any],
+        position: int,
+        all_logits: bool = False,
+    ) -> npt.NDArray[np.float32]:
         """Runs ``ids`` at ``position`` (0-based) and on; keys and values from there on are overwritten.
 
         Returns the logits after the last token, float32 (1, n_vocab), or after every token, (n, n_vocab). Raises
@@ -132,10 +199,14 @@ class CompiledModel:
         if n == 0:
             raise errors.SettingError("there are no tokens to run", where="ids")
         if position < 0 or position + n > self.n_ctx:
-            raise errors.ContextOverflow("the tokens do not fit the context", expected=f"at most {self.n_ctx}", actual=position + n)
+            raise errors.ContextOverflow(
+                "the tokens do not fit the context", expected=f"at most {self.n_ctx}", actual=position + n
+            )
         if tokens.min() < 0 or tokens.max() >= self.n_vocab:
             bad = tokens.min() if tokens.min() < 0 else tokens.max()
-            raise errors.SettingError("token id outside the vocabulary", where="ids", expected=f"0 to {self.n_vocab - 1}", actual=bad)
+            raise errors.SettingError(
+                "token id outside the vocabulary", where="ids", expected=f"0 to {self.n_vocab - 1}", actual=bad
+            )
         with self._lock:
             if self._closed:
                 raise errors.SettingError("the model is closed")
@@ -143,13 +214,13 @@ class CompiledModel:
             for table in self._layers.tables:
                 table.ensure(position + n)
             for start in range(0, n, BATCH):
-                batch = tokens[start:start + BATCH]
-                self._layers.x.data[:len(batch), :self.config.n_embd] = self._embed(batch)
+                batch = tokens[start : start + BATCH]
+                self._layers.x.data[: len(batch), : self.config.n_embd] = self._embed(batch)
                 self._plan.run(len(batch), position + start)
                 if all_logits:
                     for first in range(0, len(batch), LOGIT_ROWS):
                         count = min(LOGIT_ROWS, len(batch) - first)
-                        out[start + first:start + first + count] = self._run_head(first, count)
+                        out[start + first : start + first + count] = self._run_head(first, count)
             if not all_logits:
                 out[:] = self._run_head(len(batch) - 1, 1)
         return out
@@ -158,7 +229,7 @@ class CompiledModel:
         for column, rows in self._moved:
             self._head.rows[0, column] = rows.data.ctypes.data + first * rows.stride
         self._head.run(count, 0)
-        return self._logits.data[:count, :self.n_vocab]
+        return self._logits.data[:count, : self.n_vocab]
 
     def close(self) -> None:
         """Ends the threads and lets go of the weights."""
@@ -169,15 +240,28 @@ class CompiledModel:
                 del self._plan, self._head, self._layers, self._logits
 
 
-def compile_model(file: GgufFile, *, threads: int | None, context: int | None, kv_type: str, reference: bool, offload: Any,
-                  notify: Notify | None) -> CompiledModel:
+def compile_model(
+    file: GgufFile,
+    *,
+    threads: int | None,
+    context: int | None,
+    kv_type: str,
+    reference: bool,
+    offload: Any,
+    notify: Notify | None,
+) -> CompiledModel:
     """See ``models.build``."""
     architecture = file.metadata["general.architecture"] if "general.architecture" in file.metadata else None
     if not isinstance(architecture, str):
         raise errors.MissingKey("the file names no architecture", file=file.path, where="general.architecture")
     if architecture not in ARCHITECTURES:
-        raise errors.UnknownArchitecture("this architecture cannot be run", file=file.path, where="general.architecture",
-                                         expected=" or ".join(ARCHITECTURES), actual=architecture)
+        raise errors.UnknownArchitecture(
+            "this architecture cannot be run",
+            file=file.path,
+            where="general.architecture",
+            expected=" or ".join(ARCHITECTURES),
+            actual=architecture,
+        )
     if kv_type not in ("f16", "f32"):
         raise errors.SettingError("unknown type of KV cache", where="kv", expected="f16 or f32", actual=kv_type)
     if offload not in (None, 0, "0", "none", ""):
@@ -207,6 +291,7 @@ def compile_model(file: GgufFile, *, threads: int | None, context: int | None, k
     head.barrier()
 
     from ..engine.store import kernels
+
     kernels(["team", "post", "repack", *builder.kernel_names(), *head.kernel_names()], notify)
     team = Team(n_threads)
     try:

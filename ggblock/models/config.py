@@ -1,4 +1,5 @@
 """What the metadata say of a model, checked against its tensors."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -23,23 +24,38 @@ class Source:
             return default
         value = self.file.metadata[full]
         if isinstance(value, bool) or not isinstance(value, kinds):
-            raise errors.WrongKeyKind("metadata of the wrong kind", file=self.file.path, where=full, expected=what,
-                                      actual=type(value).__name__)
+            raise errors.WrongKeyKind(
+                "metadata of the wrong kind",
+                file=self.file.path,
+                where=full,
+                expected=what,
+                actual=type(value).__name__,
+            )
         return value
 
     def integer(self, key: str, default: Any = ..., low: int = 1, high: int = 1 << 24) -> Any:
         """An integer in ``low .. high``; ``*`` in ``key`` stands for the architecture."""
         value = self._get(key, (int,), "an integer", default)
         if value is not None and value is not default and not low <= value <= high:
-            raise errors.ShapeMismatch("metadata out of range", file=self.file.path, where=key.replace("*", self.architecture),
-                                       expected=f"{low} to {high}", actual=value)
+            raise errors.ShapeMismatch(
+                "metadata out of range",
+                file=self.file.path,
+                where=key.replace("*", self.architecture),
+                expected=f"{low} to {high}",
+                actual=value,
+            )
         return value
 
     def number(self, key: str, default: Any = ...) -> Any:
         value = self._get(key, (float, int), "a number", default)
         if isinstance(value, (float, int)) and not abs(value) < 1e30:
-            raise errors.ShapeMismatch("metadata out of range", file=self.file.path, where=key.replace("*", self.architecture),
-                                       expected="a finite number", actual=value)
+            raise errors.ShapeMismatch(
+                "metadata out of range",
+                file=self.file.path,
+                where=key.replace("*", self.architecture),
+                expected="a finite number",
+                actual=value,
+            )
         return value
 
     def text(self, key: str, default: Any = ...) -> Any:
@@ -51,11 +67,18 @@ class Source:
     def tensor(self, name: str, *shape: int) -> Tensor:
         """Tensor ``name``; ``shape`` is rows first. Raises ``MissingTensor`` or ``ShapeMismatch``."""
         if name not in self.file.tensors:
-            raise errors.MissingTensor(f"architecture {self.architecture} needs this tensor", file=self.file.path, where=name)
+            raise errors.MissingTensor(
+                f"architecture {self.architecture} needs this tensor", file=self.file.path, where=name
+            )
         found = self.file.tensors[name]
         if tuple(found.shape) != shape:
-            raise errors.ShapeMismatch("the tensor contradicts the metadata", file=self.file.path, where=name,
-                                       expected=" x ".join(map(str, shape)), actual=" x ".join(map(str, found.shape)))
+            raise errors.ShapeMismatch(
+                "the tensor contradicts the metadata",
+                file=self.file.path,
+                where=name,
+                expected=" x ".join(map(str, shape)),
+                actual=" x ".join(map(str, found.shape)),
+            )
         return found
 
 
@@ -84,23 +107,50 @@ def read_config(source: Source) -> Config:
     where = f"{source.architecture}.attention"
     if head is None:
         if n_embd % n_heads:
-            raise errors.ShapeMismatch("embedding_length is no multiple of head_count", file=source.file.path,
-                                       where=f"{where}.head_count", actual=f"{n_embd} / {n_heads}")
+            raise errors.ShapeMismatch(
+                "embedding_length is no multiple of head_count",
+                file=source.file.path,
+                where=f"{where}.head_count",
+                actual=f"{n_embd} / {n_heads}",
+            )
         head = n_embd // n_heads
     if source.integer("*.attention.value_length", head) != head:
-        raise errors.ShapeMismatch("keys and values of different length cannot be run", file=source.file.path,
-                                   where=f"{where}.value_length", expected=head)
+        raise errors.ShapeMismatch(
+            "keys and values of different length cannot be run",
+            file=source.file.path,
+            where=f"{where}.value_length",
+            expected=head,
+        )
     if n_heads % n_kv_heads:
-        raise errors.ShapeMismatch("head_count is no multiple of head_count_kv", file=source.file.path,
-                                   where=f"{where}.head_count_kv", actual=f"{n_heads} / {n_kv_heads}")
+        raise errors.ShapeMismatch(
+            "head_count is no multiple of head_count_kv",
+            file=source.file.path,
+            where=f"{where}.head_count_kv",
+            actual=f"{n_heads} / {n_kv_heads}",
+        )
     n_rot = source.integer("*.rope.dimension_count", head)
     if n_rot % 2 or n_rot > head:
-        raise errors.ShapeMismatch("rotated dimensions must be even and no more than a head has", file=source.file.path,
-                                   where=f"{source.architecture}.rope.dimension_count", expected=f"at most {head}", actual=n_rot)
+        raise errors.ShapeMismatch(
+            "rotated dimensions must be even and no more than a head has",
+            file=source.file.path,
+            where=f"{source.architecture}.rope.dimension_count",
+            expected=f"at most {head}",
+            actual=n_rot,
+        )
     if "token_embd.weight" not in source.file.tensors:
         source.tensor("token_embd.weight")
     n_vocab = source.file.tensors["token_embd.weight"].shape[0]
     source.tensor("token_embd.weight", n_vocab, n_embd)
-    return Config(source.architecture, source.integer("*.block_count", high=4096), n_embd,
-                  source.integer("*.feed_forward_length"), n_heads, n_kv_heads, head, n_rot, n_vocab,
-                  source.integer("*.context_length"), source.number("*.attention.layer_norm_rms_epsilon"))
+    return Config(
+        source.architecture,
+        source.integer("*.block_count", high=4096),
+        n_embd,
+        source.integer("*.feed_forward_length"),
+        n_heads,
+        n_kv_heads,
+        head,
+        n_rot,
+        n_vocab,
+        source.integer("*.context_length"),
+        source.number("*.attention.layer_norm_rms_epsilon"),
+    )

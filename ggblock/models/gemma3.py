@@ -3,6 +3,7 @@
 Like llama, with norms of q and k, norms after attention and feed-forward, GELU, embeddings scaled by sqrt(n_embd), and
 five layers with a sliding window (and a rotary base of 10,000) for each one that sees everything.
 """
+
 from __future__ import annotations
 
 import math
@@ -11,13 +12,15 @@ from .compiled import Layers
 from .rope import rope_table
 from .written import Written
 
-PATTERN = 6          # every sixth layer is global, unless the file says otherwise
+PATTERN = 6  # every sixth layer is global, unless the file says otherwise
 
 
 def layers(m: Layers) -> Written:
     c, b, source = m.config, m.builder, m.source
     everywhere = rope_table(source, m.n_ctx, c.n_rot, source.number("*.rope.freq_base", 1000000.0), c.n_ctx_train)
-    local = rope_table(source, m.n_ctx, c.n_rot, source.number("*.rope.freq_base_swa", 10000.0), c.n_ctx_train, scaled=False)
+    local = rope_table(
+        source, m.n_ctx, c.n_rot, source.number("*.rope.freq_base_swa", 10000.0), c.n_ctx_train, scaled=False
+    )
     window = source.integer("*.attention.sliding_window", 0, low=0)
     pattern = source.integer("*.attention.sliding_window_pattern", PATTERN)
     # the 27 B model scales by its width a head instead of the head's own size
@@ -27,8 +30,10 @@ def layers(m: Layers) -> Written:
     x, other = m.x, b.rows(c.n_embd)
     residual = None
     for i in range(c.n_layers):
+
         def at(name: str) -> str:
-            return f"blk.{i}.{name}.weight"                                                # noqa: B023
+            return f"blk.{i}.{name}.weight"  # noqa: B023
+
         is_global = (i + 1) % pattern == 0
         a = b.norm(x, m.vector(at("attn_norm"), c.n_embd), c.eps, residual)
         if residual:
@@ -37,12 +42,20 @@ def layers(m: Layers) -> Written:
         b.matmul(a, m.matrix(at("attn_k"), narrow, c.n_embd), m.k)
         b.matmul(a, m.matrix(at("attn_v"), narrow, c.n_embd), m.v)
         b.barrier()
-        m.attention(everywhere if is_global else local, "neox", scale, 0 if is_global else window,
-                    m.vector(at("attn_q_norm"), c.head), m.vector(at("attn_k_norm"), c.head))
+        m.attention(
+            everywhere if is_global else local,
+            "neox",
+            scale,
+            0 if is_global else window,
+            m.vector(at("attn_q_norm"), c.head),
+            m.vector(at("attn_k_norm"), c.head),
+        )
         a = b.copy(m.attended)
         b.matmul(a, m.matrix(at("attn_output"), c.n_embd, wide), m.y)
         b.barrier()
-        a = b.norm(x, m.vector(at("ffn_norm"), c.n_embd), c.eps, (m.y, m.vector(at("post_attention_norm"), c.n_embd), other))
+        a = b.norm(
+            x, m.vector(at("ffn_norm"), c.n_embd), c.eps, (m.y, m.vector(at("post_attention_norm"), c.n_embd), other)
+        )
         x, other = other, x
         b.matmul(a, m.matrix(at("ffn_gate"), c.n_ff, c.n_embd), m.gated)
         b.matmul(a, m.matrix(at("ffn_up"), c.n_ff, c.n_embd), m.up)

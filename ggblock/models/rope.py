@@ -4,6 +4,7 @@ Frequencies ``base ** (-2 i / n_rot)`` (Su et al. 2021). "linear": positions div
 carries a divisor for each pair (``rope_freqs.weight``). "yarn" (Peng et al. 2023): pairs that turn often keep their
 frequency, slow ones are interpolated, with a ramp between; cosines and sines are multiplied by an attention factor.
 """
+
 from __future__ import annotations
 
 import math
@@ -31,8 +32,8 @@ class RopeTable:
         end = min(len(self.data), max(n_positions, self._filled + 512))
         positions = np.arange(self._filled, end, dtype=np.float32)
         angles = (positions[:, None] * self._frequencies).astype(np.float64)
-        self.data[self._filled:end, 0] = np.cos(angles) * self._factor
-        self.data[self._filled:end, 1] = np.sin(angles) * self._factor
+        self.data[self._filled : end, 0] = np.cos(angles) * self._factor
+        self.data[self._filled : end, 1] = np.sin(angles) * self._factor
         self._filled = end
 
 
@@ -41,11 +42,15 @@ def _plain(base: float, n_rot: int) -> npt.NDArray[np.float32]:
 
 
 def _yarn(source: Source, base: float, n_rot: int, scale: float, n_train: int) -> tuple[npt.NDArray[np.float32], float]:
-    fast, slow = source.number("*.rope.scaling.yarn_beta_fast", 32.0), source.number("*.rope.scaling.yarn_beta_slow", 1.0)
+    fast, slow = (
+        source.number("*.rope.scaling.yarn_beta_fast", 32.0),
+        source.number("*.rope.scaling.yarn_beta_slow", 1.0),
+    )
     original = source.integer("*.rope.scaling.original_context_length", n_train)
 
     def turns(n: float) -> float:
         return n_rot * math.log(original / (n * 2 * math.pi)) / (2 * math.log(base))
+
     low, high = max(0, math.floor(turns(fast))), min(n_rot - 1, math.ceil(turns(slow)))
     ramp = np.clip((np.arange(n_rot // 2) - low) / max(0.001, high - low), 0, 1)
     plain = _plain(base, n_rot).astype(np.float64)
@@ -62,8 +67,12 @@ def rope_table(source: Source, n_ctx: int, n_rot: int, base: float, n_train: int
     if kind == "none" and old is not None:
         kind = "linear"
     if base <= 1.0 or factor <= 0:
-        raise errors.ShapeMismatch("rotary base must be above 1 and its scaling positive", file=source.file.path,
-                                   where=f"{source.architecture}.rope.freq_base", actual=f"{base}, factor {factor}")
+        raise errors.ShapeMismatch(
+            "rotary base must be above 1 and its scaling positive",
+            file=source.file.path,
+            where=f"{source.architecture}.rope.freq_base",
+            actual=f"{base}, factor {factor}",
+        )
     gain = 1.0
     if kind == "yarn":
         frequencies, gain = _yarn(source, base, n_rot, 1.0 / factor, n_train)
@@ -72,9 +81,13 @@ def rope_table(source: Source, n_ctx: int, n_rot: int, base: float, n_train: int
         if kind == "linear":
             frequencies = frequencies / np.float32(factor)
         elif kind not in ("none", "llama3"):
-            raise errors.ModelError("unknown rotary scaling", file=source.file.path,
-                                    where=f"{source.architecture}.rope.scaling.type", expected="none, linear, llama3 or yarn",
-                                    actual=kind)
+            raise errors.ModelError(
+                "unknown rotary scaling",
+                file=source.file.path,
+                where=f"{source.architecture}.rope.scaling.type",
+                expected="none, linear, llama3 or yarn",
+                actual=kind,
+            )
     if scaled and source.has("rope_freqs.weight"):
         divisors: Any = source.tensor("rope_freqs.weight", n_rot // 2).dequantize()
         frequencies = frequencies / divisors

@@ -1,4 +1,5 @@
 """What an architecture's ``layers`` hands back."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

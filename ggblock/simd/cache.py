@@ -2,12 +2,14 @@
 
 Numba's own cache looks only at the date of the file that holds a function, and two processes that start at once can
 mix up its index. Here there is no index: a file's name is a SHA-256 over the kernel's name and parameters, the source
-text of ``simd/`` and of the modules of ``kernels/`` that it is made with, the versions of Numba and llvmlite, and the CPU with its features. Files are written
+text of ``simd/`` and of the modules of ``kernels/`` that it is made with, the versions of Numba and llvmlite, and the
+CPU with its features. Files are written
 beside their place and renamed. A file starts with the SHA-256 of what follows, so a damaged one is compiled anew.
 A folder that cannot be written only costs the time to compile.
 
 Needs llvmlite, not Numba: with every kernel in the cache, Numba is never imported.
 """
+
 from __future__ import annotations
 
 import functools
@@ -77,7 +79,9 @@ def _sources(modules: frozenset[str]) -> bytes:
 
 
 def key_of(kernel: str, module: str, strict: bool, host: Host) -> str:
-    """The name of a kernel's file. ``module`` of ``kernels/`` makes it; parts of ``kernel`` that are modules count too."""
+    """The name of a kernel's file. ``module`` of ``kernels/`` makes it; parts of ``kernel`` that are modules count
+    too.
+    """
     parts = frozenset({module} | (set(kernel.split("/")[1:]) & set(_room("kernels"))))
     digest = hashlib.sha256(_sources(parts))
     for part in (kernel, "strict" if strict else "", host.cpu, host.features, host.machine):
@@ -92,8 +96,8 @@ def get(key: str) -> tuple[str, bytes] | None:
     except OSError:
         return None
     head = len(_MAGIC)
-    body = data[head + 32:]
-    if data[:head] != _MAGIC or hashlib.sha256(body).digest() != data[head:head + 32]:
+    body = data[head + 32 :]
+    if data[:head] != _MAGIC or hashlib.sha256(body).digest() != data[head : head + 32]:
         return None
     symbol, _, code = body.partition(b"\0")
     return symbol.decode(), code

@@ -2,9 +2,11 @@
 
 Addresses are ``i64`` values; a load or store takes an address and a constant offset in bytes. No alignment is assumed.
 """
+
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from llvmlite import ir
 
@@ -64,6 +66,13 @@ class Emit:
     def store(self, address: Any, offset: int, value: Any) -> None:
         self.b.store(value, self._pointer(address, offset, value.type)).align = 1
 
+    def stack(self, n_bytes: int) -> Any:
+        """The address of ``n_bytes`` on the stack, taken once when the function is entered."""
+        with self.b.goto_entry_block():
+            place = self.b.alloca(ir.ArrayType(I8, n_bytes))
+            place.align = 64
+            return self.b.ptrtoint(place, I64)
+
     def prefetch(self, address: Any, offset: int, locality: int = 3) -> None:
         """Asks for a cache line; ``locality`` 3 is every level of cache, 2 and 1 leave out the first."""
         f = declare(self.b, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
@@ -83,7 +92,9 @@ class Emit:
         return self.b.bitcast(self.splat_load(address, offset, "i32"), llvm_type("i8x64"))
 
     def part(self, value: Any, start: int, count: int) -> Any:
-        return self.b.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, count), list(range(start, start + count))))
+        return self.b.shuffle_vector(
+            value, value, ir.Constant(ir.VectorType(I32, count), list(range(start, start + count)))
+        )
 
     def shuffle(self, value: Any, indices: Sequence[int]) -> Any:
         return self.b.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, len(indices)), list(indices)))
@@ -132,7 +143,7 @@ class Emit:
         bits = b.zext(b.bitcast(value, ir.VectorType(I16, lanes)), i32)
         sign, rest = self.shl(self.and_(bits, 0x8000), 16), self.shl(self.and_(bits, 0x7FFF), 13)
         # exponent and fraction as float32 bits are 2**112 too small, denormals included; infinity and NaN are set apart
-        scaled = b.bitcast(b.fmul(b.bitcast(rest, floats), ir.Constant(floats, [2.0 ** 112] * lanes)), i32)
+        scaled = b.bitcast(b.fmul(b.bitcast(rest, floats), ir.Constant(floats, [2.0**112] * lanes)), i32)
         special = b.icmp_unsigned(">=", rest, ir.Constant(i32, [0x0F800000] * lanes))
         top = b.or_(rest, ir.Constant(i32, [0x7F800000] * lanes))
         return b.bitcast(b.or_(b.select(special, top, scaled), sign), floats)
@@ -152,19 +163,33 @@ class Emit:
         # denormal halves: adding 0.5 lets the float adder round at 2**-24
         small = b.sub(b.bitcast(b.fadd(b.bitcast(magnitude, F32), ir.Constant(F32, 0.5)), I32), c(0x3F000000))
         half = b.select(b.icmp_unsigned("<", magnitude, c(113 << 23)), small, normal)
-        half = b.select(b.icmp_unsigned(">=", magnitude, c(0x477FF000)), c(0x7C00), half)     # 65520 and more
+        half = b.select(b.icmp_unsigned(">=", magnitude, c(0x477FF000)), c(0x7C00), half)  # 65520 and more
         half = b.select(b.icmp_unsigned(">", magnitude, c(0x7F800000)), c(0x7E00), half)
         return b.trunc(b.or_(half, sign), I16)
 
     def call(self, name: str, *args: Any) -> Any:
         """An LLVM intrinsic over equal types, such as ``fma``: ``llvm.fma.v16f32``."""
         t = args[0].type
-        suffix = f"v{t.count}{'f32' if t.element == F32 else 'i' + str(t.element.width)}" if isinstance(t, ir.VectorType) \
+        suffix = (
+            f"v{t.count}{'f32' if t.element == F32 else 'i' + str(t.element.width)}"
+            if isinstance(t, ir.VectorType)
             else ("f32" if t == F32 else f"i{t.width}")
+        )
         return self.b.call(declare(self.b, f"llvm.{name}.{suffix}", t, [a.type for a in args]), args)
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
-        return self.call("fma", x, y, z)
+        """x * y + z: one rounding where the machine has an instruction for it, else two (not a call a lane)."""
+        return self.call("fma" if self.machine.has_fma else "fmuladd", x, y, z)
+
+    def rint(self, x: Any) -> Any:
+        """Floats rounded to whole numbers, ties to even."""
+        if self.machine.has_fma:  # whatever has the one has the other
+            return self.call("rint", x)
+        b = self.b
+        # from 2**23 on every float is whole; below, adding and taking off 2**23 of the same sign rounds
+        limit = ir.Constant(x.type, [2.0**23] * x.type.count)
+        signed = self.call("copysign", limit, x)
+        return b.select(b.fcmp_ordered("<", self.call("fabs", x), limit), b.fsub(b.fadd(x, signed), signed), x)
 
     def bytes(self, values: Sequence[int]) -> Any:
         """A constant vector of bytes."""
@@ -181,8 +206,9 @@ class Emit:
         return self.machine.dot_ss(self.b, acc, w, s)
 
     # --- control flow
-    def loop(self, start: Any, stop: Any, step: int, carried: Sequence[Any],
-             body: Callable[[Any, list[Any]], Sequence[Any]]) -> list[Any]:
+    def loop(
+        self, start: Any, stop: Any, step: int, carried: Sequence[Any], body: Callable[[Any, list[Any]], Sequence[Any]]
+    ) -> list[Any]:
         """``for i in range(start, stop, step)`` over ``i64``; ``body(i, values)`` returns the next values."""
         b = self.b
         entry = b.block

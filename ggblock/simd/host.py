@@ -3,6 +3,7 @@
 Needs llvmlite and not Numba. ``GGBLOCK_MACHINE`` forces a machine for tests and measurements; it must be set
 before the first kernel is compiled, because Numba fixes its target once a process.
 """
+
 from __future__ import annotations
 
 import functools
@@ -38,8 +39,13 @@ def _detect(arch: str, features: dict[str, bool]) -> str:
 
 
 def _runs_on(machine: str, features: dict[str, bool]) -> bool:
-    needs = {"avx512": _AVX512, "avxvnni": ("avxvnni", "avx2", "fma", "f16c"), "avx2": ("avx2", "fma", "f16c"),
-             "neon": ("dotprod",), "portable": ()}[machine]
+    needs = {
+        "avx512": _AVX512,
+        "avxvnni": ("avxvnni", "avx2", "fma", "f16c"),
+        "avx2": ("avx2", "fma", "f16c"),
+        "neon": ("dotprod",),
+        "portable": (),
+    }[machine]
     return all(features.get(name) for name in needs)
 
 
@@ -59,7 +65,9 @@ def host() -> Host:
     cpu = llvm.get_host_cpu_name()
     forced = os.environ.get("GGBLOCK_MACHINE", "").lower()
     if forced and forced not in MACHINES:
-        raise SettingError("no such vector machine", where="GGBLOCK_MACHINE", expected=" ".join(MACHINES), actual=forced)
+        raise SettingError(
+            "no such vector machine", where="GGBLOCK_MACHINE", expected=" ".join(MACHINES), actual=forced
+        )
     if forced and not _runs_on(forced, features):
         raise SettingError("this CPU cannot run that vector machine", where="GGBLOCK_MACHINE", actual=forced)
     machine = forced or _detect(arch, features)

@@ -5,10 +5,12 @@ many threads there are. Float arithmetic is strict except that a multiplication 
 nothing is assumed about NaN or infinity. A kernel and helpers that are compiled *strictly* allow not even that: every
 operation is rounded on its own, so the result is the same to the bit on every machine.
 """
+
 from __future__ import annotations
 
 import os
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from .host import host
 
@@ -27,18 +29,20 @@ from numba.core import types  # noqa: E402
 
 KERNEL = types.void(types.int64, types.int64, types.int64)
 FASTMATH = {"contract"}
-PLAIN_C = frozenset({"memcpy", "memmove", "memset", "fmaf", "rintf", "floorf", "expf"})   # in every process
+PLAIN_C = frozenset({"memcpy", "memmove", "memset", "fmaf", "rintf", "floorf", "expf"})  # in every process
 
 
 def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL, strict: bool = False) -> tuple[str, bytes]:
     """Compiles ``function`` for this CPU; returns (symbol, object code). Raises Numba's errors: ours to fix.
 
-    A kernel must stand alone: it is linked in processes that never import Numba. One that could raise (a ``range`` with a
+    A kernel must stand alone: it is linked in processes that never import Numba. One that could raise (a ``range``
+    with a
     step that may be zero, say) calls Numba's helpers, which are not there; that is refused here.
     """
     fastmath = False if strict else FASTMATH
-    compiled = numba.cfunc(signature, nopython=True, boundscheck=False, fastmath=fastmath, error_model="numpy",
-                           forceinline=True)(function)
+    compiled = numba.cfunc(
+        signature, nopython=True, boundscheck=False, fastmath=fastmath, error_model="numpy", forceinline=True
+    )(function)
     library = compiled._library
     outside = [f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     foreign = [name for name in outside if name not in PLAIN_C]

@@ -5,13 +5,16 @@ What LLVM does not find by itself is the integer dot product: 16 lanes of int32,
 
 ``dot_us``  unsigned bytes, at most 127, times signed bytes
 ``dot_ss``  signed bytes of full range times signed bytes in [-127, 127]; a machine that only has the unsigned form
-            adds ``signed_bias`` to the left side, and the caller subtracts ``signed_bias`` times the sum of the right side
+            adds ``signed_bias`` to the left side, and the caller subtracts ``signed_bias`` times the sum of the right
+            side
 ``lookup16``  64 bytes below 16 replaced by the entries of a constant table of 16 bytes
 """
+
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any
 
 from llvmlite import ir
 
@@ -33,8 +36,10 @@ def _constant(vector: Any, value: int) -> Any:
 def _slices(b: Any, value: Any, n: int) -> list[Any]:
     """A vector cut into ``n`` equal vectors."""
     width = value.type.count // n
-    return [b.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, width), list(range(i * width, (i + 1) * width))))
-            for i in range(n)]
+    return [
+        b.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, width), list(range(i * width, (i + 1) * width))))
+        for i in range(n)
+    ]
 
 
 def _join(b: Any, parts: list[Any]) -> Any:
@@ -78,8 +83,14 @@ def _avx2_ss(b: Any, acc: Any, w: Any, s: Any) -> Any:
     add = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
     sign = declare(b, "llvm.x86.avx2.psign.b", v8, [v8, v8])
     ones = _constant(v16, 1)
-    return _by_parts(b, 2, acc, w, s, lambda a, x, y: b.add(
-        a, b.call(add, [b.call(mul, [b.call(sign, [x, x]), b.call(sign, [y, x])]), ones])))
+    return _by_parts(
+        b,
+        2,
+        acc,
+        w,
+        s,
+        lambda a, x, y: b.add(a, b.call(add, [b.call(mul, [b.call(sign, [x, x]), b.call(sign, [y, x])]), ones])),
+    )
 
 
 def _neon(b: Any, acc: Any, w: Any, s: Any) -> Any:
@@ -99,16 +110,19 @@ def _portable(signed: bool) -> Callable[[Any, Any, Any, Any], Any]:
             y = b.ashr(b.shl(s32, up), _constant(V32, 24))
             acc = b.add(acc, b.mul(x, y))
         return acc
+
     return dot
 
 
 def _table_shuffle(name: str, width: int) -> Callable[[Any, Sequence[int], Any], Any]:
     """A table lookup by an instruction that looks bytes up inside each 16 of ``width`` bytes."""
+
     def lookup(b: Any, table: Sequence[int], index: Any) -> Any:
         t = ir.VectorType(I8, width)
         f = declare(b, name, t, [t, t])
         values = ir.Constant(t, list(table) * (width // 16))
         return _join(b, [b.call(f, [values, i]) for i in _slices(b, index, 64 // width)])
+
     return lookup
 
 
@@ -132,10 +146,11 @@ class Machine:
     dot_us: Callable[[Any, Any, Any, Any], Any]
     dot_ss: Callable[[Any, Any, Any, Any], Any]
     lookup16: Callable[[Any, Sequence[int], Any], Any]
-    signed_bias: int      # what dot_ss adds to its left side
-    tile_tokens: int      # tokens of a matrix-matrix tile; the activation layout follows it
-    lanes: int            # lanes of 32 bits in one register
-    has_half: bool = True     # converts IEEE halves in one instruction
+    signed_bias: int  # what dot_ss adds to its left side
+    tile_tokens: int  # tokens of a matrix-matrix tile; the activation layout follows it
+    lanes: int  # lanes of 32 bits in one register
+    has_half: bool = True  # converts IEEE halves in one instruction
+    has_fma: bool = True  # multiplies and adds, and rounds to whole numbers, in one instruction
 
 
 def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, Any, Any], Any]:
@@ -143,10 +158,11 @@ def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, 
 
 
 MACHINES = {
-    "avx512": Machine("avx512", _avx512_us, _via_us(_avx512_us),
-                      _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 8, 16),
+    "avx512": Machine(
+        "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 8, 16
+    ),
     "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 4, 8),
     "avx2": Machine("avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 4, 8),
     "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4, 4),
-    "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, 4, False),
+    "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, 4, False, False),
 }

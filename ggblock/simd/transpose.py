@@ -42,7 +42,8 @@ def gather_columns(typingctx, table, offset, to, name):
 
     def codegen(c, b, s, a):
         e = Emit(b, MACHINE)
-        rows = [e.load(b.add(b.load(b.inttoptr(e.at(a[0], 8 * i), I64.as_pointer())), a[1]), 0, kind) for i in range(16)]
+        rows = [e.load(b.add(b.load(b.inttoptr(e.at(a[0], 8 * i), I64.as_pointer())), a[1]), 0, kind) for i in
+        range(16)]
         size = 4 if kind == "f32x16" else 1
         for i, row in enumerate(emit_transpose(b, rows)):
             e.store(a[2], 16 * size * i, row)

@@ -4,6 +4,7 @@ A vector type is named like ``"f32x16"``. Addresses are int64, offsets are in by
 lane by lane on vectors of one type; ``/`` only on floats. Names that end in ``_of`` take scalars apart or together.
 Importing this module imports Numba: only kernels do.
 """
+
 from __future__ import annotations
 
 import operator
@@ -20,8 +21,14 @@ from .host import host
 from .machines import declare
 
 MACHINE = host().machine
-SCALARS = {"i8": types.int8, "u8": types.uint8, "i16": types.int16, "i32": types.int32, "i64": types.int64,
-           "f32": types.float32}
+SCALARS = {
+    "i8": types.int8,
+    "u8": types.uint8,
+    "i16": types.int16,
+    "i32": types.int32,
+    "i64": types.int64,
+    "f32": types.float32,
+}
 
 
 class Vec(types.Type):  # type: ignore[misc]
@@ -53,27 +60,35 @@ def _e(builder: Any) -> Emit:
 
 @intrinsic(prefer_literal=True)
 def load(typingctx, address, name):
-    """The value of type ``name`` at ``address``; no alignment assumed. ``f16`` is extended to float32 by ``convert``."""
+    """The value of type ``name`` at ``address``; no alignment assumed. ``f16`` is extended to float32 by
+    ``convert``.
+    """
     t = vec(_literal(name))
-    return t(types.int64, name), lambda c, b, s, a: _e(b).load(a[0], 0, t.name if isinstance(t, Vec) else _literal(name))
+    return t(types.int64, name), lambda c, b, s, a: _e(b).load(
+        a[0], 0, t.name if isinstance(t, Vec) else _literal(name)
+    )
 
 
 @intrinsic
 def store(typingctx, address, value):
     """Writes ``value`` (scalar or vector) at ``address``."""
+
     def codegen(c, b, s, a):
         _e(b).store(a[0], 0, a[1])
         return c.get_dummy_value()
+
     return types.void(types.int64, value), codegen
 
 
 @intrinsic
 def store_half(typingctx, address, value):
     """Writes a float32 as an IEEE half, rounded to nearest even."""
+
     def codegen(c, b, s, a):
         e = _e(b)
         e.store(a[0], 0, e.f32_to_half(a[1]))
         return c.get_dummy_value()
+
     return types.void(types.int64, types.float32), codegen
 
 
@@ -118,6 +133,7 @@ def convert(typingctx, value, name):
         if v.type.element.width > to.element.width:
             return b.trunc(v, to)
         return b.zext(v, to) if src[0] in "ub" else b.sext(v, to)
+
     return t(value, name), codegen
 
 
@@ -131,7 +147,9 @@ def bitcast(typingctx, value, name):
 def lane_of(typingctx, value, index):
     """Lane ``index`` (a literal) as a scalar."""
     i = index.literal_value
-    return SCALARS[value.element](value, index), lambda c, b, s, a: b.extract_element(a[0], ir.Constant(ir.IntType(32), i))
+    return SCALARS[value.element](value, index), lambda c, b, s, a: b.extract_element(
+        a[0], ir.Constant(ir.IntType(32), i)
+    )
 
 
 @intrinsic
@@ -152,14 +170,25 @@ def _call(name: str, n: int) -> Any:
     @intrinsic
     def f3(typingctx, x, y, z):
         return x(x, y, z), lambda c, b, s, a: _e(b).call(name, *a)
+
     return (f1, f2, f3)[n - 1]
 
 
-fma = _call("fma", 3)              # x * y + z, one rounding
 vabs = _call("fabs", 1)
-round_even = _call("rint", 1)
 floor = _call("floor", 1)
 vsqrt = _call("sqrt", 1)
+
+
+@intrinsic
+def fma(typingctx, x, y, z):
+    """x * y + z: see ``Emit.fma``."""
+    return x(x, y, z), lambda c, b, s, a: _e(b).fma(*a)
+
+
+@intrinsic
+def round_even(typingctx, x):
+    """Whole numbers, ties to even."""
+    return x(x), lambda c, b, s, a: _e(b).rint(a[0])
 
 
 def emit_max(e: Emit, x: Any, y: Any) -> Any:
@@ -215,8 +244,10 @@ def _tree(e: Emit, v: Any, combine: Any) -> Any:
 @intrinsic
 def sum_of(typingctx, x):
     """Sum of all lanes, in halves: the same order on every machine."""
+
     def codegen(c, b, s, a):
         return _tree(_e(b), a[0], b.fadd if x.element == "f32" else b.add)
+
     return SCALARS[x.element](x), codegen
 
 
@@ -236,7 +267,7 @@ def emit_exp(e: Emit, x: Any) -> Any:
     low = b.fcmp_ordered("<", x, c(-87.33654))
     above = emit_max(e, c(-87.33654), x)
     clamped = b.select(b.fcmp_ordered(">", above, c(88.0)), c(88.0), above)
-    n = e.call("rint", b.fmul(clamped, c(1.4426950216293335)))
+    n = e.rint(b.fmul(clamped, c(1.4426950216293335)))
     r = e.fma(n, c(-0.693359375), clamped)
     r = e.fma(n, c(2.1219444170128554e-4), r)
     p = c(1.9875691214110702e-04)
@@ -244,7 +275,9 @@ def emit_exp(e: Emit, x: Any) -> Any:
         p = e.fma(p, r, c(k))
     p = e.fma(b.fmul(p, r), r, b.fadd(r, c(1.0)))
     i = ir.VectorType(ir.IntType(32), x.type.count)
-    scale = b.bitcast(b.shl(b.add(b.fptosi(n, i), ir.Constant(i, [127] * i.count)), ir.Constant(i, [23] * i.count)), x.type)
+    scale = b.bitcast(
+        b.shl(b.add(b.fptosi(n, i), ir.Constant(i, [127] * i.count)), ir.Constant(i, [23] * i.count)), x.type
+    )
     return b.select(low, c(0.0), b.fmul(p, scale))
 
 
@@ -254,10 +287,17 @@ def emit_exp2(e: Emit, x: Any) -> Any:
     b = e.b
     c = lambda v: ir.Constant(x.type, [v] * x.type.count)  # noqa: E731
     clamped = emit_max(e, c(-126.0), x)
-    n = e.call("rint", clamped)
+    n = e.rint(clamped)
     r = b.fsub(clamped, n)
     p = c(0.0001535335904918611)
-    for k in (0.0013398876180872321, 0.00961843691766262, 0.055503323674201965, 0.24022647738456726, 0.6931471824645996, 1.0):
+    for k in (
+        0.0013398876180872321,
+        0.00961843691766262,
+        0.055503323674201965,
+        0.24022647738456726,
+        0.6931471824645996,
+        1.0,
+    ):
         p = e.fma(p, r, c(k))
     i = ir.VectorType(ir.IntType(32), x.type.count)
     up = b.shl(b.fptosi(n, i), ir.Constant(i, [23] * i.count))
@@ -278,8 +318,14 @@ def vexp(typingctx, x):
 
 # --- operators
 _FLOAT = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
-_INT = {operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.and_: "and_", operator.or_: "or_",
-        operator.xor: "xor"}
+_INT = {
+    operator.add: "add",
+    operator.sub: "sub",
+    operator.mul: "mul",
+    operator.and_: "and_",
+    operator.or_: "or_",
+    operator.xor: "xor",
+}
 
 
 def _operator(op: Any) -> None:
@@ -304,8 +350,10 @@ for _op in {**_FLOAT, **_INT}:
 @intrinsic
 def atomic_add(typingctx, address, value):
     """Adds to the int64 at ``address``; returns what was there. Sequentially consistent."""
+
     def codegen(c, b, s, a):
         return b.atomic_rmw("add", b.inttoptr(a[0], ir.IntType(64).as_pointer()), a[1], "seq_cst")
+
     return types.int64(types.int64, types.int64), codegen
 
 
@@ -313,6 +361,7 @@ def atomic_add(typingctx, address, value):
 def atomic_load(typingctx, address):
     def codegen(c, b, s, a):
         return b.load_atomic(b.inttoptr(a[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
+
     return types.int64(types.int64), codegen
 
 
@@ -321,46 +370,55 @@ def atomic_store(typingctx, address, value):
     def codegen(c, b, s, a):
         b.store_atomic(a[1], b.inttoptr(a[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
         return c.get_dummy_value()
+
     return types.void(types.int64, types.int64), codegen
 
 
 @intrinsic
 def pause(typingctx):
     """The processor's hint that this thread is spinning."""
+
     def codegen(c, b, s, a):
         triple = b.module.triple
         if triple.startswith(("x86_64", "i686")):
             b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
-        elif triple.startswith("aarch64") or triple.startswith("arm64"):
+        elif triple.startswith(("aarch64", "arm64")):
             b.call(declare(b, "llvm.aarch64.hint", ir.VoidType(), [ir.IntType(32)]), [ir.Constant(ir.IntType(32), 1)])
         return c.get_dummy_value()
+
     return types.void(), codegen
 
 
 @intrinsic
 def call_kernel(typingctx, function, op, thread, n_threads):
     """Calls the kernel at address ``function``: ``kernel(op, thread, n_threads)``."""
+
     def codegen(c, b, s, a):
         i64 = ir.IntType(64)
         f = b.inttoptr(a[0], ir.FunctionType(ir.VoidType(), [i64, i64, i64]).as_pointer())
         b.call(f, a[1:])
         return c.get_dummy_value()
+
     return types.void(types.int64, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
 def call_address(typingctx, function):
     """Calls a C function of no arguments that returns int32 (``sched_yield``) and drops its result."""
+
     def codegen(c, b, s, a):
         b.call(b.inttoptr(a[0], ir.FunctionType(ir.IntType(32), []).as_pointer()), [])
         return c.get_dummy_value()
+
     return types.void(types.int64), codegen
 
 
 @intrinsic
 def prefetch(typingctx, address):
     """Asks for the cache line at ``address``."""
+
     def codegen(c, b, s, a):
         _e(b).prefetch(a[0], 0)
         return c.get_dummy_value()
+
     return types.void(types.int64), codegen
