@@ -159,12 +159,11 @@ def tolerance(m: Matrix, x: np.ndarray, floats: bool) -> np.ndarray:
     A row is summed with one fused multiply-add for each weight (float activations) or two for each sub-block of at least
     16 weights: each rounds by EPS of a partial sum, which no more than the sum of all magnitudes. Six more roundings
     touch every term before: super-scale times scale, offset times scale, times the activations' scale, the integer to
-    a float, the sum of the activations to a float and times its scale. For types of small numbers the order does not
-    matter, for it is the worst of all orders.
+    a float, the sum of the activations to a float and times its scale; a multiply-add that is not fused is the seventh.
     """
     n_cols = m.exact.shape[1]
     n = n_cols if floats else 2 * -(-n_cols // 16)
-    return (n + 6) * EPS * (np.abs(x.astype(np.float64)) @ m.size.T)
+    return (n + 7) * EPS * (np.abs(x.astype(np.float64)) @ m.size.T)
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: np.ndarray) -> None:
