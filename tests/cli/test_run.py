@@ -117,6 +117,19 @@ def test_a_prompt_longer_than_the_context(models: Path) -> None:
     assert "16" in done.stderr and str(n_tokens) in done.stderr
 
 
+@pytest.mark.parametrize(("option", "value"), [("--kv", "q9"), ("--offload", "no-such-device")])
+def test_an_engine_setting_that_does_not_exist(models: Path, option: str, value: str) -> None:
+    done = run("run", models / "text.gguf", "-p", "hello", option, value)
+    assert done.returncode == 1 and done.stdout == ""
+    assert is_one_line(done.stderr) and option.strip("-") in done.stderr and value in done.stderr
+
+
+def test_reference_mode_writes_what_fast_mode_writes_for_a_while(models: Path) -> None:
+    arguments = ("run", models / "text.gguf", "-p", "hello", "-n", 2, "--temp", 0, "--json", *NO_END)
+    fast, exact = (json.loads(run(*arguments, *extra).stdout) for extra in ((), ("--reference",)))
+    assert fast["ids"] == exact["ids"] and len(exact["ids"]) == 2
+
+
 def test_an_empty_prompt_without_bos(models: Path) -> None:
     done = run("run", models / "text.gguf", "--raw", "-p", "")
     assert done.returncode == 1 and "empty" in done.stderr and is_one_line(done.stderr)
