@@ -19,6 +19,7 @@ from ..simd.machines import MACHINES
 from ..simd.vec import (
     MACHINE,
     bitcast,
+    byte_sums,
     convert,
     lane_at,
     lane_of,
@@ -56,31 +57,31 @@ def spread(bytes16, to, stride):
 def quantize32(a, b, q, q2, meta, tokens, two):
     """32 values (``a``, ``b``: 16 each) as one or two terms of int8, with their scale and sums; see the module."""
     peak = max_of(vmax(vabs(a), vabs(b)))
-    d = peak / np.float32(127)
-    inverse = np.float32(0)
-    if d > np.float32(0):
-        inverse = np.float32(1) / d
-        if inverse > np.float32(3e38):  # a denormal scale: these values are zero for every purpose
-            inverse = np.float32(0)
+    d = peak * np.float32(1 / 127)
+    inverse = np.float32(127) / peak
+    if not inverse < np.float32(3e38):  # zeros, or a denormal scale: these values are zero for every purpose
+        inverse = peak * np.float32(0)  # (NaN stays NaN)
     v = splat(inverse, F)
     xa, xb = a * v, b * v
     ra, rb = round_even(xa), round_even(xb)
-    ia, ib = convert(ra, "i32x16"), convert(rb, "i32x16")
+    qa, qb = convert(convert(ra, "i32x16"), "i8x16"), convert(convert(rb, "i32x16"), "i8x16")
     stride = 4 * tokens
-    spread(convert(ia, "i8x16"), q, stride)
-    spread(convert(ib, "i8x16"), q + 4 * stride, stride)
-    low, high = sum_of(ia), sum_of(ib)
+    spread(qa, q, stride)
+    spread(qb, q + 4 * stride, stride)
+    sums = byte_sums(qa, qb)
+    low, high = lane_of(sums, 0), lane_of(sums, 1)
     if two:
         top = splat(np.float32(127), F)
         bottom = splat(np.float32(-127), F)
         s256 = splat(np.float32(256), F)
-        ja = convert(vmax(bottom, vmin(top, round_even((xa - ra) * s256))), "i32x16")
-        jb = convert(vmax(bottom, vmin(top, round_even((xb - rb) * s256))), "i32x16")
-        spread(convert(ja, "i8x16"), q2, stride)
-        spread(convert(jb, "i8x16"), q2 + 4 * stride, stride)
-        low = low * np.int32(256) + sum_of(ja)
-        high = high * np.int32(256) + sum_of(jb)
-        d = d / np.float32(256)
+        ja = convert(convert(vmax(bottom, vmin(top, round_even((xa - ra) * s256))), "i32x16"), "i8x16")
+        jb = convert(convert(vmax(bottom, vmin(top, round_even((xb - rb) * s256))), "i32x16"), "i8x16")
+        spread(ja, q2, stride)
+        spread(jb, q2 + 4 * stride, stride)
+        rest = byte_sums(ja, jb)
+        low = low * np.int32(256) + lane_of(rest, 0)
+        high = high * np.int32(256) + lane_of(rest, 1)
+        d = d * np.float32(1 / 256)
     store(meta, np.float32(d))
     store(meta + stride, np.float32(d * np.float32(low + high)))
     store(meta + 2 * stride, np.float32(d * np.float32(low)))
@@ -216,12 +217,8 @@ def make_gate(kind: str, one: str, many: str) -> Any:
     @inline
     def gelu(g):
         # 0.5 g (1 + tanh u) = g / (1 + exp(-2 u)), u = sqrt(2 / pi) (g + 0.044715 g**3)
-        u = (
-            g
-            * splat(np.float32(1.5957691216057308), F)
-            * (splat(np.float32(1), F) + splat(np.float32(0.044715), F) * g * g)
-        )
-        return g / (splat(np.float32(1), F) + vexp(zero(F) - u))
+        cubic = splat(np.float32(1), F) + splat(np.float32(0.044715), F) * g * g
+        return g / (splat(np.float32(1), F) + vexp(zero(F) - g * splat(np.float32(1.5957691216057308), F) * cubic))
 
     act = {"silu": silu, "gelu": gelu}[kind]
 
