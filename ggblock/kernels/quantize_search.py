@@ -15,22 +15,22 @@ import numpy as np
 
 from ..simd.jit import inline_strict
 from ..simd.vec import less, load, select, splat, store, vabs, vmax, vmin, vsqrt, zero
-from .quantize_vectors import F, clamp, nearest, reciprocal
+from .quantize_vectors import HUGE, F, clamp, nearest, reciprocal
 
 
 @inline_strict
-def solve_range(sum_w, sum_y, a, b, c, low):
+def solve_range(sum_w, sum_y, a, b, c, most):
     """(gain, scale, offset) of ``y ~ scale * q + offset`` for ``a = sum(w q)``, ``b = sum(w q q)``, ``c = sum(w q y)``.
 
-    ``low + offset`` stays at most 0. Gain: by how much the squared error is less than that of y ~ 0.
+    ``offset`` stays at most ``most``. Gain: by how much the squared error is less than that of y ~ 0.
     """
     det = sum_w * b - a * a
     sound = less(sum_w * b * splat(np.float32(1e-5), F), det)      # all codes equal: rounding decides about det
     inverse = reciprocal(det)
     scale = select(sound, (sum_w * c - sum_y * a) * inverse, zero(F))
     offset = select(sound, (b * sum_y - a * c) * inverse, zero(F))
-    above = less(zero(F), low + offset)
-    offset = select(above, zero(F) - low, offset)
+    above = less(most, offset)
+    offset = select(above, most, offset)
     through = (c - offset * a) * reciprocal(b)
     scale = select(above, through, select(sound, scale, through))
     two = splat(np.float32(2), F)
@@ -38,10 +38,10 @@ def solve_range(sum_w, sum_y, a, b, c, low):
     return gain, scale, offset
 
 
-def make_range_search(n: int, code_max: int, first: float, width: float, n_steps: int, n_polish: int) -> Any:
-    """``search(x, w, none)``: (scale, min), both >= 0, for ``scale * q - min``, ``q`` in 0..code_max.
+def make_range_search(n: int, code_max: int, first: float, width: float, n_steps: int, n_polish: int, signed: bool = False) -> Any:
+    """``search(x, w, none)``: (scale, min) for ``scale * q - min``, ``q`` in 0..code_max; both >= 0, unless the min is ``signed``.
 
-    Tries ``code_max + first + width * i`` steps over the range of the weights and 0, i below ``n_steps``; then codes
+    Tries ``code_max + first + width * i`` steps over the range of the weights (and 0, where the min is not signed), i below ``n_steps``; then codes
     and least squares in turn, ``n_polish`` times.
     """
     top, begin, step = np.float32(code_max), np.float32(code_max + first), np.float32(width)
@@ -54,6 +54,8 @@ def make_range_search(n: int, code_max: int, first: float, width: float, n_steps
     @inline_strict
     def search(x, w, none):
         low, high = zero(F), load(x, F)
+        if signed:
+            low = high
         for k in range(n):
             v = load(x + 64 * k, F)
             low, high = vmin(low, v), vmax(high, v)
@@ -62,6 +64,7 @@ def make_range_search(n: int, code_max: int, first: float, width: float, n_steps
             weight = load(w + 64 * k, F)
             sum_w = sum_w + weight
             sum_y = sum_y + weight * (load(x + 64 * k, F) - low)
+        most = splat(HUGE, F) if signed else zero(F) - low
         inverse = reciprocal(high - low)
         best, scale, offset = zero(F), zero(F), zero(F)
         for i in range(n_steps // 2 + none):           # two steps at a time: twice as many independent sums
@@ -76,9 +79,9 @@ def make_range_search(n: int, code_max: int, first: float, width: float, n_steps
                 a0, a1 = a0 + wq0, a1 + wq1
                 b0, b1 = b0 + wq0 * q0, b1 + wq1 * q1
                 c0, c1 = c0 + wq0 * y, c1 + wq1 * y
-            g, s, o = solve_range(sum_w, sum_y, a0, b0, c0, low)
+            g, s, o = solve_range(sum_w, sum_y, a0, b0, c0, most)
             best, scale, offset = keep(g, s, o, best, scale, offset)
-            g, s, o = solve_range(sum_w, sum_y, a1, b1, c1, low)
+            g, s, o = solve_range(sum_w, sum_y, a1, b1, c1, most)
             best, scale, offset = keep(g, s, o, best, scale, offset)
         for _ in range(n_polish + none):
             f = reciprocal(scale)
@@ -88,7 +91,7 @@ def make_range_search(n: int, code_max: int, first: float, width: float, n_steps
                 q = clamp(nearest((y - offset) * f), np.float32(0), top)
                 wq = weight * q
                 a, b, c = a + wq, b + wq * q, c + wq * y
-            g, s, o = solve_range(sum_w, sum_y, a, b, c, low)
+            g, s, o = solve_range(sum_w, sum_y, a, b, c, most)
             best, scale, offset = keep(g, s, o, best, scale, offset)
         return scale, zero(F) - (low + offset)
     return search
@@ -112,19 +115,22 @@ class Grid:
             def code(v):
                 return clamp(nearest(v), bottom, top) - splat(bottom, F)
         else:
-            values = np.asarray(levels, np.float32)
-            steps = tuple((np.float32((a + b) / 2), np.float32(b - a)) for a, b in zip(values[:-1], values[1:]))
-            value, code = _count_steps(steps, float(values[0]), True), _count_steps(steps, 0.0, False)
+            value, code = make_staircase(levels, True), make_staircase(levels, False)
         self.value, self.code = value, code
 
 
-def _count_steps(steps: Any, start: float, heights: bool) -> Any:
-    """A staircase: ``start`` plus the height of every step (or 1) that lies below the argument."""
-    def stairs(i: int) -> Any:
-        edge, height = steps[i][0], steps[i][1] if heights else np.float32(1)
-        if i == 0:
-            begin = np.float32(start)
+def make_staircase(levels: Any, heights: bool) -> Any:
+    """``f(v)``: the one of ascending ``levels`` that is nearest to ``v``, or its index.
 
+    Counts the steps that lie below ``v``: two instructions a level, on every machine.
+    """
+    values = np.asarray(levels, np.float32)
+    steps = [((a + b) / np.float32(2), b - a if heights else np.float32(1)) for a, b in zip(values[:-1], values[1:])]
+    begin = values[0] if heights else np.float32(0)
+
+    def stairs(i: int) -> Any:
+        edge, height = steps[i]
+        if i == 0:
             @inline_strict
             def lowest(v):
                 return splat(begin, F) + select(less(splat(edge, F), v), splat(height, F), zero(F))
@@ -175,6 +181,42 @@ def make_scale_search(n: int, grid: Grid, width: float, n_steps: int, n_polish: 
         if both:
             for i in range(count + none):
                 best, scale = trial(x, w, splat(np.float32(begin_top + step * np.float32(i)), F) * inverse, best, scale)
+        for _ in range(n_polish + none):
+            best, scale = trial(x, w, reciprocal(scale), best, scale)
+        return scale
+    return search
+
+
+def make_ternary_search(n: int, n_polish: int = 3) -> Any:
+    """``search(x, w, none)``: the scale ``d`` for ``d * q``, ``q`` in -1, 0, 1.
+
+    The largest magnitude is right only for weights that are ternary already; else the best scale lies near the mean
+    magnitude (1.5 times that for normally distributed weights), so thresholds around it are tried.
+    """
+    low, high, share = np.float32(-1), np.float32(1), np.float32(1 / n)
+
+    @inline_strict
+    def trial(x, w, f, best, scale):
+        b = c = zero(F)
+        for k in range(n):
+            v = load(x + 64 * k, F)
+            q = clamp(nearest(v * f), low, high)
+            wq = load(w + 64 * k, F) * q
+            b, c = b + wq * q, c + wq * v
+        s = c * reciprocal(b)
+        better = less(best, c * s)
+        return select(better, c * s, best), select(better, s, scale)
+
+    @inline_strict
+    def search(x, w, none):
+        size = total = zero(F)
+        for k in range(n):
+            v = vabs(load(x + 64 * k, F))
+            size, total = vmax(size, v), total + v
+        best, scale = trial(x, w, reciprocal(size), zero(F), zero(F))
+        inverse = reciprocal(total * splat(share, F))
+        for i in range(14 + none):
+            best, scale = trial(x, w, splat(np.float32(np.float32(0.25) + np.float32(0.06) * np.float32(i)), F) * inverse, best, scale)
         for _ in range(n_polish + none):
             best, scale = trial(x, w, reciprocal(scale), best, scale)
         return scale

@@ -21,8 +21,10 @@ ALONE, BEST, TRIED = FLOATS, FLOATS + 16 * 64, FLOATS + 32 * 64      # scales of
 
 GRIDS = {"q3_k": (-4, 3, None), "q6_k": (-32, 31, None), "iq4_xs": (-127, 113, IQ4_LEVELS)}
 
-# steps of the search: width, number on either side, polishes, both ends; neighbours on either side; rounds of super-scales
-STEPS = {"q3_k": (0.15, 6, 2, True, 1, 4), "q6_k": (0.15, 6, 2, False, 1, 4), "iq4_xs": (2.0, 6, 2, False, 1, 2)}
+# steps of the search: width, number on either side, polishes, both ends; neighbours on either side; rounds of super-scales.
+# Sending the largest weight to the other end too lowers the error by 2 to 4 %; more steps or neighbours, by less than 0.5.
+STEPS = {"q3_k": (0.2, 5, 1, True, 1, 6), "q6_k": (0.15, 4, 2, True, 1, 4), "iq4_xs": (4.0, 4, 1, True, 1, 4)}
+RESTART = 0.5        # how far below its limit the largest scale is put, from one start to the next
 
 
 def make_encode(block: BlockType) -> Any:
@@ -32,6 +34,7 @@ def make_encode(block: BlockType) -> Any:
     value, code = grid.value, grid.code
     low, high = (np.float32(-128), np.float32(127)) if block.name == "q6_k" else (np.float32(-32), np.float32(31))
     width, n_steps, n_polish, both, reach, n_rounds = STEPS[block.name]
+    restart = np.float32(RESTART)
     search = make_scale_search(size, grid, width, n_steps, n_polish, both)
     weigh = make_weigh(block.block_size)
     finish = _finish(block)
@@ -96,7 +99,7 @@ def make_encode(block: BlockType) -> Any:
                 s = load(p + TRIED + 64 * j, F)
                 store(p + BEST + 64 * j, select(better, s, load(p + BEST + 64 * j, F)))
             if r % 2 == 1:      # next from another start: the largest scale is not at the limit
-                d = super_scale(top, low + np.float32((r + 1) // 2))
+                d = super_scale(top, low + restart * np.float32((r + 1) // 2))
             else:
                 d = as_half(along * reciprocal(energy))
         for j in range(n_sub + none):
