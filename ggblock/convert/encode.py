@@ -1,20 +1,31 @@
-"""Rows of weights to rows of blocks, by the compiled quantizers: what conversion and `ggblock.quantize` call."""
+"""Rows of weights to rows of blocks, by the compiled quantizers: what conversion and `ggblock.quantize` call.
+
+The bytes are the same for any number of threads and on every machine. `ggblock.blocks.quantize` is the NumPy reference:
+it needs no compiler, is slower, and its codes are not the same.
+"""
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import errors
+from .. import blocks, errors
 from ..blocks import BlockType, by_name
 from ..blocks.base import F32, U8
 from ..engine.memory import address, buffer
-from ..engine.store import kernels
+from ..engine.store import Notify, kernels
 from ..engine.team import Team, default_threads
 from ..kernels import fields
 from ..kernels.quantizers import MODULES, SCRATCH_BYTES
+
+#: The largest magnitude that a type with shared scales holds: the largest float16.
+MAX_WEIGHT = 65504
+
+#: Importances this much smaller than the largest of their row count no less: a column is never quite free.
+LEAST_IMPORTANCE = np.float32(2.0**-30)
 
 
 @functools.cache
@@ -22,26 +33,109 @@ def _team(n_threads: int) -> Team:
     return Team(n_threads)
 
 
-def encode_rows(rows: F32, type_name: str, importance: F32 | None = None, threads: int | None = None) -> U8:
+def prepare(type_names: Iterable[str], notify: Notify | None = None) -> None:
+    """Compiles or loads the quantizers of some types; ``notify`` hears a line when that takes a while."""
+    kernels([f"quantize/{name}" for name in type_names if name in MODULES], notify)
+
+
+def encode_rows(
+    rows: F32, type_name: str, importance: F32 | None = None, threads: int | None = None, *, allow_nonfinite: bool = False
+) -> U8:
+    """Encodes float32 (n_rows, n_cols) as uint8 (n_rows, row_bytes).
+
+    ``importance``: float32 (n_cols,), not negative: how much the squared error of each column counts, or None for all
+    the same. ``threads``: None for one a processor. ``allow_nonfinite`` lets F32, F16 and BF16 keep NaN and infinity;
+    types with scales have no room for them. Needs the result's memory and 64 KB a thread;
+    F32 is a view of ``rows``.
+
+    Raises `errors.UnknownType`, `errors.NoEncoder`, `errors.BadShape` (a row that is no whole number of blocks, a wrong
+    number of importances), `errors.SettingError` (importances that are negative or not finite, threads out of range),
+    `errors.NonFiniteWeight` (names row and column).
+    """
     block = by_name(type_name)
-    n_rows, n_cols = rows.shape
     rows = np.ascontiguousarray(rows, np.float32)
-    team = _team(threads or default_threads())
+    n_rows, n_cols = rows.shape
+    if n_cols == 0 or n_cols % block.block_size:
+        raise errors.BadShape(f"a {block.label} row is a whole number of blocks",
+                              expected=f"a multiple of {block.block_size}", actual=n_cols)
+    given = None if importance is None else _importance(importance, n_cols)
+    if block.name == "f32":
+        if not (allow_nonfinite or np.isfinite(rows).all()):
+            _refuse(rows, rows, block)
+        return rows.astype("<f4", copy=False).view(np.uint8)
+    if block.name not in MODULES or (block.block_size == 1 and rows.size < 16):
+        out = blocks.quantize(rows, block, None)
+        if not allow_nonfinite:
+            _refuse(rows, out, block)
+        return out
     out = np.empty((n_rows, block.row_bytes(n_cols)), np.uint8)
-    code = kernels([f"quantize/{block.name}"])[f"quantize/{block.name}"]
+    if not n_rows:
+        return out
+    team = _team(default_threads() if threads is None else threads)
+    kernel = f"quantize/{block.name}"
     scratch = buffer(SCRATCH_BYTES * team.n_threads)
-    shared = buffer(128).view(np.int64)      # the counter, and on another cache line the faults
+    shared = np.zeros(32, np.int64)               # the counter; further on, on another cache line, the faults
+    per_row = n_cols // block.block_size
     row = np.zeros(fields.ROW, np.int64)
-    row[fields.KERNEL] = code
-    imp = 0
-    if importance is not None:
-        importance = np.ascontiguousarray(importance, np.float32)
-        importance = importance / importance.max()
-        importance = np.maximum(importance, np.float32(2.0**-30))
-        imp = address(importance)
-    row[fields.A:fields.A + 9] = (address(rows), imp, address(out), n_rows * (n_cols // block.block_size), n_cols // block.block_size,
-                                  address(shared), address(scratch), SCRATCH_BYTES, address(shared) + 64)
+    row[fields.KERNEL] = kernels([kernel])[kernel]
+    row[fields.A:fields.A + 9] = (
+        address(rows), 0 if given is None else address(given), address(out), n_rows * per_row, per_row,
+        address(shared), address(scratch), SCRATCH_BYTES, address(shared) + 128)
     team.run(address(row), 1)
-    if shared[8]:
-        raise errors.NonFiniteWeight("bad")
+    if shared[16] and not (allow_nonfinite and block.unpack is None):
+        _refuse(rows, out, block)
     return out
+
+
+def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | None = None) -> U8:
+    """Encodes an array with the quantizer that `ggblock convert` uses: the same bytes.
+
+    ``array``: any real numbers, shape (..., n_cols), rows last; one dimension is one row. ``type``: a block type or its
+    name. ``importance``: float (n_cols,), not negative: how much the squared error of each column counts, or None.
+    Returns uint8 (n_rows, row_bytes) with all leading dimensions counted as rows. F32, F16 and BF16 keep NaN and infinity.
+
+    The first use of a type compiles its quantizer, in some seconds, and keeps it on disk. Informative: the codes are good,
+    not promised; only what `dequantize` makes of them is specified.
+
+    Raises what `encode_rows` raises.
+    """
+    block = type if isinstance(type, BlockType) else by_name(type)
+    weights = np.asarray(array)
+    if not weights.ndim:
+        raise errors.BadShape("a row has a length", actual="a single number")
+    if block.name not in MODULES:
+        return blocks.quantize(weights, block, importance)
+    rows = weights.reshape(-1, weights.shape[-1]).astype(np.float32, copy=False)
+    given = None if importance is None else np.asarray(importance, np.float32)
+    return encode_rows(rows, block.name, given, allow_nonfinite=True)
+
+
+def _importance(importance: NDArray[Any], n_cols: int) -> F32 | None:
+    """Scaled by a power of two so that the largest lies in [0.5, 1), none below `LEAST_IMPORTANCE`; None where all are 0."""
+    values = np.ascontiguousarray(importance, np.float32)
+    if values.shape != (n_cols,):
+        raise errors.BadShape("importance is one number a column", expected=(n_cols,), actual=values.shape)
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise errors.SettingError("importance is finite and not negative")
+    top = values.max()
+    if top == 0:
+        return None
+    scaled: F32 = np.maximum(np.ldexp(values, -np.frexp(top)[1]), LEAST_IMPORTANCE).astype(np.float32)
+    return scaled
+
+
+def _refuse(rows: F32, out: NDArray[Any], block: BlockType) -> None:
+    """Raises for the first weight that the type cannot hold, if there is one."""
+    for i, row in enumerate(rows):
+        if block.unpack is not None:
+            fits = np.abs(row) <= np.float32(MAX_WEIGHT)
+        elif block.name in ("f16", "bf16"):       # what became infinite counts too
+            exponent = np.uint16(0x7C00 if block.name == "f16" else 0x7F80)
+            fits = out[i].view("<u2") & exponent != exponent
+        else:
+            fits = np.isfinite(row)
+        if not fits.all():
+            column = int(np.flatnonzero(~fits)[0])
+            limit = "finite weights" if block.name in ("f32", "f64") else \
+                "weights up to 3.39e38 in size" if block.name == "bf16" else f"weights up to {MAX_WEIGHT} in size"
+            raise errors.NonFiniteWeight(f"{block.label} holds only {limit}", where=f"row {i}, column {column}", actual=row[column])

@@ -15,6 +15,7 @@ from ..simd.jit import inline_strict
 from ..simd.transpose import gather_columns, transpose_bytes
 from ..simd.vec import atomic_add, bitcast, convert, less, load, splat, store, sum_of, zero
 from .args import arg
+from .quantize_floats import make_convert
 from .quantize_vectors import OUT, ROWS, TABLE, F, I, W, X
 from .quantizers import MODULES
 
@@ -37,6 +38,8 @@ def make_quantize(name: str) -> Any:
     0 at the start, from which threads draw groups of 16 blocks; ``faults``: int64, set to 1 where a weight is NaN or larger
     in size than ``LARGEST`` (the block's bytes are then of no use).
     """
+    if name in ("f16", "bf16"):
+        return make_convert(name)
     block = by_name(name)
     size, n_bytes = block.block_size, block.block_bytes
     n_tiles = -(-n_bytes // 16)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 MODULES = {
+    "f16": "quantize_floats", "bf16": "quantize_floats",
     "q2_k": "quantize_ranges", "q4_k": "quantize_ranges", "q5_k": "quantize_ranges",
     "q3_k": "quantize_signed", "q6_k": "quantize_signed", "iq4_xs": "quantize_signed",
     "q4_0": "quantize_scales", "q5_0": "quantize_scales", "iq4_nl": "quantize_scales", "q2_0": "quantize_scales",

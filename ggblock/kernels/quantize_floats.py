@@ -1,0 +1,56 @@
+"""Float32 to F16 and BF16, rounded to nearest even; NaN and infinity stay what they are, NaN becomes quiet."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..simd.jit import inline_strict
+from ..simd.vec import atomic_add, bitcast, convert, less, load, select, shift_right, splat, store, sum_of, zero
+from .args import arg
+from .quantize_vectors import F, I, half_bits
+
+CHUNK = 1 << 14          # weights that a thread draws at a time
+
+
+@inline_strict
+def to_half(v):
+    bits = bitcast(v, I)
+    magnitude, sign = bits & splat(np.int32(0x7FFFFFFF), I), shift_right(bits, 16) & splat(np.int32(0x8000), I)
+    # 65520 and more round to infinity; half_bits stops at 65504
+    half = select(less(magnitude, splat(np.int32(0x477FF000), I)), half_bits(v), sign | splat(np.int32(0x7C00), I))
+    nan = sign | splat(np.int32(0x7E00), I) | (shift_right(bits, 13) & splat(np.int32(0x1FF), I))
+    return select(less(splat(np.int32(0x7F800000), I), magnitude), nan, half)
+
+
+@inline_strict
+def to_bf16(v):
+    bits = bitcast(v, I)
+    magnitude, high = bits & splat(np.int32(0x7FFFFFFF), I), shift_right(bits, 16)
+    rounded = shift_right(bits + splat(np.int32(0x7FFF), I) + (high & splat(np.int32(1), I)), 16)
+    return select(less(splat(np.int32(0x7F800000), I), magnitude), high | splat(np.int32(0x40), I), rounded)
+
+
+def make_convert(name: str) -> Any:
+    """As ``quantize.make_quantize``, for "f16" and "bf16": a block is a weight, and there are at least 16.
+
+    Faults: a number that is not finite, or becomes infinite.
+    """
+    one = to_half if name == "f16" else to_bf16
+    bad_from = np.int32(0x477FF000 if name == "f16" else 0x7F7F8000)
+
+    def convert_floats(op, thread, n_threads):
+        rows, out, n, counter, faults = arg(op, 0), arg(op, 2), arg(op, 3), arg(op, 5), arg(op, 8)
+        bad = zero("b1x16")
+        while True:
+            first = atomic_add(counter, 1) * CHUNK
+            if first >= n:
+                break
+            for i in range((min(CHUNK, n - first) + 15) // 16):
+                at = min(first + 16 * i, n - 16)      # the last 16 weights overlap those before
+                v = load(rows + 4 * at, F)
+                bad = bad | less(splat(np.int32(bad_from - 1), I), bitcast(v, I) & splat(np.int32(0x7FFFFFFF), I))
+                store(out + 2 * at, convert(one(v), "i16x16"))
+        if sum_of(convert(bad, I)) != 0:
+            store(faults, np.int64(1))
+    return convert_floats
