@@ -19,6 +19,7 @@ class Family:
     block = 32          # weights a block
     n_bytes = 0         # bytes a block
     sub = 32            # weights that share a scale and an offset
+    max_code = 127      # no code is larger, unless signed
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
 
     def prepare(self, e: Any, p: Any) -> Any:

@@ -12,6 +12,7 @@ def two_bits(e, p, first, s, k):
 
 
 class Q2_K(Family):
+    max_code = 3
     block, n_bytes, sub = 256, 84, 16
 
     def prepare(self, e, p):

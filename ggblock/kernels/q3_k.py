@@ -5,6 +5,7 @@ from .q2_k import two_bits
 
 
 class Q3_K(Family):
+    max_code = 7
     block, n_bytes, sub = 256, 110, 16
 
     def prepare(self, e, p):

@@ -9,6 +9,7 @@ def nibbles(e, p, first, k):
 
 
 class Q4_0(Family):
+    max_code = 15
     n_bytes = 18
 
     def scale(self, e, p, d, s):

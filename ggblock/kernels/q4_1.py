@@ -4,6 +4,7 @@ from .q4_0 import nibbles
 
 
 class Q4_1(Family):
+    max_code = 15
     n_bytes = 20
 
     def scale(self, e, p, d, s):

@@ -16,6 +16,7 @@ def scales_and_mins(e, p, first):
 
 
 class Q4_K(Family):
+    max_code = 15
     block, n_bytes = 256, 144
 
     def prepare(self, e, p):

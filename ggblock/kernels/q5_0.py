@@ -13,6 +13,7 @@ def fifth_bits(e, p, first, k):
 
 
 class Q5_0(Family):
+    max_code = 31
     n_bytes = 22
 
     def scale(self, e, p, d, s):

@@ -5,6 +5,7 @@ from .q5_0 import fifth_bits
 
 
 class Q5_1(Family):
+    max_code = 31
     n_bytes = 24
 
     def scale(self, e, p, d, s):

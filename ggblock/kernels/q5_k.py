@@ -4,6 +4,7 @@ from .q4_k import scales_and_mins
 
 
 class Q5_K(Family):
+    max_code = 31
     block, n_bytes = 256, 176
 
     def prepare(self, e, p):

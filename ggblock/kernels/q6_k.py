@@ -3,6 +3,7 @@ from .families import Family
 
 
 class Q6_K(Family):
+    max_code = 63
     block, n_bytes, sub = 256, 210, 16
 
     def prepare(self, e, p):

@@ -76,6 +76,21 @@ def _avx2_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
     return _by_parts(b, 2, acc, u, s, lambda a, x, y: b.add(a, b.call(add, [b.call(mul, [x, y]), ones])))
 
 
+def _avx2_narrow(b: Any, pairs: Any, u: Any, s: Any) -> Any:
+    """Two products a lane of int16, added to ``pairs``."""
+    v8, v16 = ir.VectorType(I8, 32), ir.VectorType(I16, 16)
+    mul = declare(b, "llvm.x86.avx2.pmadd.ub.sw", v16, [v8, v8])
+    return _by_parts(b, 2, pairs, u, s, lambda a, x, y: b.add(a, b.call(mul, [x, y])))
+
+
+def _avx2_widen(b: Any, acc: Any, pairs: Any) -> Any:
+    v16, v32 = ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+    add = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
+    ones = _constant(v16, 1)
+    sums = [b.call(add, [part, ones]) for part in _slices(b, pairs, 2)]
+    return b.add(acc, _join(b, sums))
+
+
 def _avx2_ss(b: Any, acc: Any, w: Any, s: Any) -> Any:
     # |w| * (sign(w) * s): |-128| is 128 as an unsigned byte, and 128 * 127 * 2 still fits int16
     v8, v16, v32 = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
@@ -151,6 +166,8 @@ class Machine:
     lanes: int  # lanes of 32 bits in one register
     has_half: bool = True  # converts IEEE halves in one instruction
     has_fma: bool = True  # multiplies and adds, and rounds to whole numbers, in one instruction
+    #: (add, widen) where products of small codes may first be summed in int16 lanes, or None
+    narrow: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
 
 def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, Any, Any], Any]:
@@ -162,7 +179,9 @@ MACHINES = {
         "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 8, 16
     ),
     "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 4, 8),
-    "avx2": Machine("avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 4, 8),
+    "avx2": Machine(
+        "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 4, 8, narrow=(_avx2_narrow, _avx2_widen)
+    ),
     "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4, 4),
     "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, 4, False, False),
 }
