@@ -396,10 +396,10 @@ def pause(typingctx):
 
     def codegen(c, b, s, a):
         triple = b.module.triple
-        if triple.startswith(("x86_64", "i686")):
-            b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
-        elif triple.startswith(("aarch64", "arm64")):
+        if MACHINE == "neon" or triple.startswith(("aarch64", "arm64")):
             b.call(declare(b, "llvm.aarch64.hint", ir.VoidType(), [ir.IntType(32)]), [ir.Constant(ir.IntType(32), 1)])
+        elif triple.startswith(("x86_64", "i686")):
+            b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
         return c.get_dummy_value()
 
     return types.void(), codegen
