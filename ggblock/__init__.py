@@ -11,7 +11,8 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import errors
-    from .blocks import dequantize, quantize
+    from .blocks import dequantize
+    from .convert.encode import quantize
     from .format.reader import GgufFile
     from .format.reader import open_gguf as open
     from .runtime import load
@@ -27,7 +28,7 @@ _LAZY = {
     "load": ("ggblock.runtime", "load"),
     "load_tokenizer": ("ggblock.tokenizer", "load_tokenizer"),
     "open": ("ggblock.format.reader", "open_gguf"),
-    "quantize": ("ggblock.blocks", "quantize"),
+    "quantize": ("ggblock.convert.encode", "quantize"),
 }
 
 

@@ -90,7 +90,7 @@ def write_theirs(path: Path, values: dict[str, Typed], big: bool = False) -> Non
         elif kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
             writer.add_tensor(spec.name, data.astype(np.float32 if kind.name == "F32" else np.float16))
         else:
-            raw = ggblock.quantize(data, str(spec.type))
+            raw = ggblock.blocks.quantize(data, str(spec.type))
             writer.add_tensor(spec.name, raw, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -110,10 +110,10 @@ def test_tensors_are_encoded_or_copied(tmp_path: Path):
 
 def test_rows_in_several_steps(tmp_path: Path):
     path = tmp_path / "m.gguf"
-    with GgufWriter(path, KEYS, [TensorSpec("q", "q4_0", (5, 32)), TensorSpec("f", "f32", (1, 4))]) as writer:
+    with GgufWriter(path, KEYS, [TensorSpec("q", "q8_0", (5, 32)), TensorSpec("f", "f32", (1, 4))]) as writer:
         data = np.linspace(-2, 2, 160, dtype=np.float32).reshape(5, 32)
         writer.write_rows("q", data[:2])
-        writer.write_rows("q", ggblock.quantize(data[2:4], "q4_0"))
+        writer.write_rows("q", ggblock.quantize(data[2:4], "q8_0"))
         with pytest.raises(errors.ShapeMismatch, match="announced order"):
             writer.write("q", data)
         with pytest.raises(errors.ShapeMismatch, match="more rows"):
@@ -124,7 +124,7 @@ def test_rows_in_several_steps(tmp_path: Path):
             writer.write("f", np.ones((1, 4)))
         assert writer.n_bytes % 32 == 0
     with ggblock.open(path) as file:
-        assert (file.tensors["q"].raw == ggblock.quantize(data, "q4_0")).all() and path.stat().st_size == file.n_bytes
+        assert (file.tensors["q"].raw == ggblock.quantize(data, "q8_0")).all() and path.stat().st_size == file.n_bytes
 
 
 @pytest.mark.parametrize(("data", "word"), [
