@@ -31,6 +31,7 @@ _SORTS = ("file", "name", "type", "bytes", "bits", "offset", "weights")
 @click.option("--key", metavar="KEY", help="Show one metadata value, whole.")
 @click.option("--grep", metavar="TEXT", help="Only keys and tensors whose name contains TEXT.")
 @click.option("--sort", type=click.Choice(_SORTS), default="file", show_default=True, help="Order of the tensors.")
+@click.option("--html", type=click.Path(dir_okay=False), metavar="OUT", help="Write a page to explore in a browser.")
 @click.option("--map", "map_name", type=click.Choice(_MAPS), help="What the picture shows. [default: scale, or error]")
 @click.option("--png", type=click.Path(dir_okay=False), metavar="OUT", help="Write the tensor's heat map as a picture.")
 @json_option
@@ -45,6 +46,10 @@ def command(model: str, as_json: bool, **options: Any) -> None:
     with open_gguf(resolve_model(model)) as file:
         if options["key"] is not None:
             _key(file, options["key"], as_json)
+        elif options["html"] is not None:
+            from ggblock.cli.dump_tensor import write_page
+
+            write_page(file, options, as_json)
         elif options["tensor"] is not None:
             from ggblock.cli.dump_tensor import show_tensor
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -122,3 +122,23 @@ def _write_png(file: GgufFile, described: Any, options: dict[str, Any]) -> None:
     unit = "sub-block" if name == "scale" else "block"
     rows, columns = values.shape
     note(f"{options['png']}: {name} of each {unit}, {rows} rows by {columns} {unit}s; brighter is more")
+
+
+def write_page(file: GgufFile, options: dict[str, Any], as_json: bool) -> None:
+    """``--html``: the page, about the tensor of ``--tensor`` or one that the page chooses."""
+    from ggblock.inspect import files, page
+
+    with ExitStack() as stack:
+        chosen = page.choose(file) if options["tensor"] is None else tensor_named(file, options["tensor"])
+        reference = progress = None
+        if chosen is not None:
+            reference = stack.enter_context(_reference(chosen, options))
+            progress = stack.enter_context(rows_progress(chosen))
+        html = page.build(file, chosen, reference, block=options["block"], row=options["row"], progress=progress)
+    inputs = [*file.paths, *([options["reference"]] if options["reference"] else [])]
+    files.write_whole(options["html"], html, inputs)
+    if as_json:
+        emit_json({"schema": "ggblock/page/1", "path": options["html"], "n_bytes": len(html),
+                   "tensor": None if chosen is None else chosen.name})  # fmt: skip
+    else:
+        note(f"{options['html']}: {len(html)} bytes; open it in a browser")
