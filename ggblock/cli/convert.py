@@ -47,7 +47,7 @@ class SizeType(click.ParamType):
 @click.option("--importance", type=click.Path(), metavar="FILE", help="An importance matrix (GGUF) to weigh errors by.")
 @click.option("--no-fallback", is_flag=True, help="Fail where a row does not fit its type, rather than take another.")
 @click.option("--allow-nonfinite", is_flag=True, help="Go on with NaN and infinities in the weights.")
-@click.option("--split-size", type=SizeType(), default=0, metavar="SIZE", help="Several files of at most SIZE: 2G, 500M.")
+@click.option("--split-size", type=SizeType(), default=0, metavar="SIZE", help="Files of at most SIZE: 2G, 500M.")
 @click.option("--keep-split", is_flag=True, help="As many files as the source has.")
 @click.option("--pre", metavar="NAME", help="The pre-tokenizer, where it is not recognized.")
 @click.option("--threads", type=click.IntRange(min=1), help="Without it: what suits this CPU.")

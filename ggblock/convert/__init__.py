@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 
-from .streaming import Progress, Result, Written, execute
 from .plan import Options, Plan, Step, make_plan
 from .recipes import recipe_names
 from .sources import Source, open_source
+from .streaming import Progress, Result, Written, execute
 from .summary import Summary, summarize
 
 __all__ = [

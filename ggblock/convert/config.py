@@ -52,7 +52,7 @@ class Config:
     def rope(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Rotary settings of layers that see everything, and of those with a sliding window (may be empty).
 
-        Both the older keys (``rope_theta``, ``rope_scaling``, ``rope_local_base_freq``) and ``rope_parameters`` are read.
+        The older keys (``rope_theta``, ``rope_scaling``, ``rope_local_base_freq``) and ``rope_parameters`` are read.
         ``rope_type`` is always under that name.
         """
         given = self.values.get("rope_parameters", self.values.get("rope_scaling")) or {}

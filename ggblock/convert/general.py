@@ -49,14 +49,14 @@ def general(source: Source, n_weights: int) -> dict[str, Any]:
         if found is not None:
             values[key] = ",".join(map(str, found)) if isinstance(found, list) else str(found)
     config = source.config or {}
-    names = [config.get("_name_or_path"), os.path.basename(os.path.abspath(source.folder))]
-    if isinstance(names[0], str) and names[0].count("/") > 1:
-        names[0] = None  # a path on somebody's computer
-    for name in names:
-        if isinstance(name, str) and name:
+    folder, told = os.path.basename(os.path.abspath(source.folder)), config.get("_name_or_path")
+    if not isinstance(told, str) or told.count("/") > 1:
+        told = ""  # a path on somebody's computer is no name
+    for name in (told, folder):
+        if name:
             for key, part in parts_of(name, n_weights).items():
                 values.setdefault(key, title(part) if key in ("name", "organization") else part)
-    values.setdefault("name", names[1] or "model")
+    values.setdefault("name", folder or "model")
     values.setdefault("size_label", size_label(n_weights))
     keys: dict[str, Any] = {"general.type": "model", **_sampling(source)}
     keys.update({f"general.{key}": values[key] for key in _ORDER if key in values})
@@ -142,7 +142,7 @@ def title(text: str) -> str:
 
 def size_label(n_weights: int) -> str:
     """``135M``: the number of weights with at least two digits."""
-    for limit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (0, "K")):
+    for limit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (0, "K")):  # noqa: B007
         if n_weights > limit:
             break
     scaled = n_weights / (limit or 1e3)
@@ -176,8 +176,8 @@ def parts_of(model_id: str, n_weights: int) -> dict[str, str]:
             kinds[i].add("type")
             parts[i] = part.upper()
         elif i > 0 and _SIZE.fullmatch(part):
-            parts[i], kind = _size_part(part, n_weights)
-            kinds[i].add(kind)
+            parts[i], told = _size_part(part, n_weights)
+            kinds[i].add(told)
         elif i > 0 and _TUNE.fullmatch(part):
             kinds[i].add("finetune")
     sizes = [part for part, kind in zip(parts, kinds, strict=True) if "size_label" in kind]

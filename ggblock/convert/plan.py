@@ -21,16 +21,13 @@ from .recipes import Choice, Model, Recipe, choose, compiled, recipe
 from .sources import Source, SourceTensor
 from .vocabulary import convert_vocabulary
 
-#: Hexadecimal SHA-256 of every tensor's bytes, in the order of the tensors.
-CHECKSUMS = checksums.TENSORS
-
 
 @dataclass(frozen=True)
 class Options:
     """How to convert.
 
-    ``type``: name of a recipe; ``recipe_file``: a person's own. ``overrides``: ``REGEX=TYPE``. ``pure``: one type for all
-    matrices. ``only``, ``skip``: patterns of the tensors that may be quantized; the others keep the type they have.
+    ``type``: name of a recipe; ``recipe_file``: a person's own. ``overrides``: ``REGEX=TYPE``. ``pure``: one type for
+    all matrices. ``only``, ``skip``: patterns of the tensors that may be quantized; the others keep the type they have.
     ``fallback``: whether a row that does not fit may take another type. ``allow_nonfinite``: go on with NaN and
     infinities. ``split_bytes``: largest size of one output file, 0: one file. ``keep_split``: as many parts as the
     source has. ``importance``: float32 (n_cols,) by tensor name. ``pre``: the pre-tokenizer's name. ``threads``.
@@ -126,15 +123,12 @@ class Plan:
         return tuple(step for step in self.steps if step.type is not step.wanted)
 
     def part_metadata(self, part: int) -> dict[str, Any]:
-        """The keys of output file ``part``, with room for checksums."""
-        mine = [step for step in self.steps if step.part == part]
+        """The keys of output file ``part``, without checksums."""
         values = dict(self.metadata) if part == 0 else {}
         if len(self.paths) > 1:
             values[splits.NUMBER] = Typed("u16", part)
             values[splits.COUNT] = Typed("u16", len(self.paths))
             values[splits.TENSORS] = Typed("i32", len(self.steps))
-        if self.options.checksums:
-            values.update(checksums.room(len(mine)))
         return values
 
     def writers(self) -> list[GgufWriter]:
@@ -142,7 +136,7 @@ class Plan:
         return [
             GgufWriter(
                 path, self.part_metadata(part), [step.spec for step in self.steps if step.part == part],
-                inputs=self.source.paths,
+                inputs=self.source.paths, checksums=self.options.checksums,
             )
             for part, path in enumerate(self.paths)
         ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import blocks, errors
+from ..kernels.quantizers import MODULES
 from .tables import from_file, packaged
 
 _RULE_KEYS = {"tensors", "layers", "kv_group", "experts", "importance", "type"}
@@ -93,7 +94,8 @@ def recipe(
     if file is not None:
         table = from_file(file)
         base = table.pop("base", None) or name
-        found = _parse(str(base), {**_lookup(str(base)), **{k: v for k, v in table.items() if k != "rules"}}, file)
+        below = _lookup(str(base)) if base is not None else {"name": "own"}
+        found = _parse("own", {**below, **{k: v for k, v in table.items() if k != "rules"}}, file)
         own = _rules(table.get("rules", []), file)
         found = Recipe(found.name, found.type, found.file_type, own + found.rules)
     else:
@@ -152,7 +154,7 @@ def _encodable(name: Any, file: str | None, where: str) -> str:
         block = blocks.by_name(str(name))
     except errors.UnknownType as fault:
         raise errors.SettingError(fault.message, file=file, where=where) from None
-    if block.encode is None:
+    if block.name not in MODULES and (block.unpack is not None or block.encode is None):
         raise errors.SettingError(f"{block.label} can be read but not written", file=file, where=where)
     return block.name
 
@@ -185,7 +187,8 @@ def is_plain(name: str, shape: Sequence[int]) -> bool:
     dims = list(shape)
     while len(dims) > 1 and dims[0] == 1:
         del dims[0]
-    return len(dims) < 2 or not name.endswith("weight") or any(p in name for p in packaged("recipes.toml")["plain"]["names"])
+    listed = packaged("recipes.toml")["plain"]["names"]
+    return len(dims) < 2 or not name.endswith("weight") or any(piece in name for piece in listed)
 
 
 def choose(found: Recipe, tensors: Mapping[str, Sequence[int]], model: Model, importance: bool) -> dict[str, Choice]:

@@ -5,7 +5,6 @@ tensor that is done are given back. Nothing appears under the target's name befo
 """
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -18,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
-from ..format.metadata import Typed
 from ..format.writer import GgufWriter
 from .encode import encode_rows
-from .plan import CHECKSUMS, Plan, Step
+from .plan import Plan, Step
 
 #: Weights a piece: 16 MB of float32, large enough for the encoder's threads.
 CHUNK_WEIGHTS = 1 << 22
@@ -36,11 +34,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Written:
-    """What became of one tensor. ``error``: root of the squared error over the squared weights, measured on a sample of its
-    rows; None where bytes were copied. ``replaced``: weights that were not finite and could not be kept."""
+    """What became of one tensor.
+
+    ``error``: root of the squared error over the squared weights, measured on a sample of its rows; None where bytes
+    were copied. ``replaced``: weights that were not finite and could not be kept.
+    """
 
     step: Step
-    sha256: str
     error: float | None
     replaced: int
 
@@ -68,7 +68,6 @@ def execute(plan: Plan, progress: Progress | None = None) -> Result:
     with _Together(writers) as together:
         n_bytes = 0
         for part, writer in enumerate(writers):
-            hashes = []
             for step in (s for s in plan.steps if s.part == part):
                 _still_there(step)
 
@@ -78,10 +77,7 @@ def execute(plan: Plan, progress: Progress | None = None) -> Result:
 
                 written = _write(plan, step, writer, report)
                 n_bytes += step.n_bytes
-                hashes.append(written.sha256)
                 done.append(written)
-            if plan.options.checksums:
-                writer.revise({CHECKSUMS: Typed("str[]", hashes)})
         together.finish()
     return Result(plan, tuple(done), time.perf_counter() - start)
 
@@ -131,12 +127,12 @@ def _still_there(step: Step) -> None:
     needed = step.source.end_bytes
     if size < needed:
         raise errors.Truncated(
-            "the source has become shorter", file=step.source.path, where=step.name, expected=f"{needed} bytes", actual=size
+            "the source has become shorter", file=step.source.path, where=step.name, expected=f"{needed} bytes",
+            actual=size,
         )
 
 
 def _write(plan: Plan, step: Step, writer: GgufWriter, report: Callable[[int], None]) -> Written:
-    digest = hashlib.sha256()
     measure = _Error(step)
     importance = plan.options.importance.get(step.name)
     replaced = 0
@@ -153,12 +149,11 @@ def _write(plan: Plan, step: Step, writer: GgufWriter, report: Callable[[int], N
             replaced += n
             raw = _encoded(step, rows, importance, plan.options.threads)
             measure.add(rows, raw)
-        digest.update(raw)
         writer.write_rows(step.name, raw)
         report(i1)
     if step.source is not None:
         step.source.release()
-    return Written(step, digest.hexdigest(), measure.value(), replaced)
+    return Written(step, measure.value(), replaced)
 
 
 def _rows(step: Step, i0: int, i1: int) -> NDArray[np.float32]:

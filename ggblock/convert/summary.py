@@ -5,8 +5,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .streaming import Result
 from .plan import Plan
+from .streaming import Result
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Summary:
-    """``rows``: a type each, largest first. ``n_bytes``: of the files. ``worst``: tensors of the largest relative error.
+    """``rows``: a type each, largest first. ``n_bytes``: of the files. ``worst``: tensors with the largest errors.
 
     ``elapsed_s`` is None for a plan that was not carried out.
     """
@@ -58,7 +58,9 @@ class Summary:
             "types": [{**asdict(row), "bits_per_weight": row.bits_per_weight} for row in self.rows],
             "weights": self.weights, "n_bytes": self.n_bytes, "bits_per_weight": self.bits_per_weight,
             "fallbacks": [asdict(each) for each in self.fallbacks],
-            "worst": [{"tensor": t, "type": k, "relative_error": e if math.isfinite(e) else None} for t, k, e in self.worst],
+            "worst": [
+                {"tensor": t, "type": k, "relative_error": e if math.isfinite(e) else None} for t, k, e in self.worst
+            ],
             "notes": list(self.notes), "elapsed_s": self.elapsed_s, "written": self.elapsed_s is not None,
         }  # fmt: skip
 

@@ -115,8 +115,9 @@ def layer_tensors(
 def pair_index(n_rows: int, heads: int) -> NDArray[np.int64]:
     """For each row of the GGUF tensor the row of the checkpoint's.
 
-    Checkpoints turn dimension ``j`` of a head with ``j + half``, llama's kernels neighbours: row ``2 j + k`` of a head comes
-    from row ``j + k * half``.
+    Checkpoints turn dimension ``j`` of a head with ``j + half``, llama's kernels neighbours: row ``2 j + k`` of a head
+    comes from row ``j + k * half``.
     """
     half = n_rows // heads // 2
-    return np.arange(n_rows).reshape(heads, 2, half).swapaxes(1, 2).reshape(n_rows)
+    index: NDArray[np.int64] = np.arange(n_rows).reshape(heads, 2, half).swapaxes(1, 2).reshape(n_rows)
+    return index

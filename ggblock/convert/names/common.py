@@ -21,7 +21,9 @@ class Sizes:
     n_vocab: int
 
 
-def sizes_of(config: Config, *, heads: int | None = None, kv_heads: int | None = None, head: int | None = None) -> Sizes:
+def sizes_of(
+    config: Config, *, heads: int | None = None, kv_heads: int | None = None, head: int | None = None
+) -> Sizes:
     """The sizes in ``config``; the arguments stand for settings that are missing. Raises `errors.BadCheckpoint`."""
     n_embd = config.integer("hidden_size", high=1 << 24)
     n_heads = config.integer("num_attention_heads", default=... if heads is None else heads, high=1 << 16)
@@ -32,8 +34,8 @@ def sizes_of(config: Config, *, heads: int | None = None, kv_heads: int | None =
     if n_head % 2:
         raise config.fault("head_dim", "a head must have an even number of dimensions", actual=n_head)
     return Sizes(
-        config.integer("num_hidden_layers", high=4096), n_embd, config.integer("intermediate_size", high=1 << 24), n_heads,
-        n_kv_heads, n_head, config.integer("vocab_size", high=1 << 24),
+        config.integer("num_hidden_layers", high=4096), n_embd, config.integer("intermediate_size", high=1 << 24),
+        n_heads, n_kv_heads, n_head, config.integer("vocab_size", high=1 << 24),
     )
 
 

@@ -85,7 +85,9 @@ def _tensor(mapped: Mapped, name: str, entry: Any, base: int) -> tuple[PlainTens
 
     if not isinstance(entry, dict):
         raise bad("the header's entry is no object", "an object", type(entry).__name__)
-    shape, span, dtype = entry.get("shape"), entry.get("data_offsets"), entry.get("dtype")
+    shape: Any = entry.get("shape")
+    span: Any = entry.get("data_offsets")
+    dtype: Any = entry.get("dtype")
     if not _naturals(shape) or len(shape) > MAX_DIMS:
         raise bad("a bad shape", f"up to {MAX_DIMS} whole numbers", shape)
     if not _naturals(span) or len(span) != 2 or span[0] > span[1]:

@@ -32,13 +32,15 @@ def convert_vocabulary(source: Source, config: Config, architecture: str, pre: s
     tokenizer = source.json("tokenizer.json") if source.file("tokenizer.json") else None
     model_path = source.file("tokenizer.model")
     keys: dict[str, Any] = {}
+    merges: dict[str, Any] = {}
+    notes: list[str] = []
     settings = source.json("tokenizer_config.json", required=False)
     prefix = settings.get("add_prefix_space")
     if architecture == "llama" and isinstance(prefix, bool):
         keys["tokenizer.ggml.add_space_prefix"] = prefix
     if model_path is not None:
         n_vocab = config.integer("vocab_size", default=None) or len(read(model_path))
-        found, merges, notes = _pieces(source, settings, model_path, n_vocab), {}, []
+        found = _pieces(source, settings, model_path, n_vocab)
     elif tokenizer is None:
         raise errors.MissingVocabulary(
             "the checkpoint holds no vocabulary", file=source.folder, expected="tokenizer.json or tokenizer.model"
@@ -80,9 +82,10 @@ def _pieces(source: Source, settings: dict[str, Any], path: str, n_vocab: int) -
             tokens[i], scores[i], types[i] = text.encode(), -1000.0, USER_DEFINED
     decoder = settings.get("added_tokens_decoder")
     for key, entry in (decoder.items() if isinstance(decoder, dict) else ()):
-        text = entry.get("content") if isinstance(entry, dict) else None
-        if not isinstance(text, str) or not key.isdecimal() or int(key) >= n_vocab:
+        content = entry.get("content") if isinstance(entry, dict) else None
+        if not isinstance(content, str) or not key.isdecimal() or int(key) >= n_vocab:
             continue
+        text = content
         control = bool(entry.get("special")) or byte_pairs.looks_special(text)
         tokens[int(key)] = (text if control else text.replace("\u2581", " ")).encode()
         scores[int(key)], types[int(key)] = -1000.0, CONTROL if control else USER_DEFINED

@@ -1,4 +1,4 @@
-"""Vocabularies in ``tokenizer.json``: byte-level BPE (GPT-2's kind), and BPE over text with byte fallback (Llama 2's)."""
+"""Vocabularies in ``tokenizer.json``: BPE over bytes (GPT-2's kind), and over text with byte fallback (Llama 2's)."""
 from __future__ import annotations
 
 import re
@@ -121,7 +121,7 @@ def byte_fallback(
     found = _load(source)
     by_id = _by_id(source, found, n_vocab)
     added = found.get_added_tokens_decoder()
-    rank = {}
+    rank: dict[str, int] = {}
     for i, pair in enumerate(tokenizer["model"].get("merges") or []):
         left, right = pair.split(" ", 1) if isinstance(pair, str) else pair
         rank.setdefault(left + right, i)

@@ -12,7 +12,8 @@ from ..sources import Source
 
 #: Kind of special token: its key in a GGUF file.
 ID_KEYS = {
-    "bos": "tokenizer.ggml.bos_token_id", "eos": "tokenizer.ggml.eos_token_id", "unk": "tokenizer.ggml.unknown_token_id",
+    "bos": "tokenizer.ggml.bos_token_id", "eos": "tokenizer.ggml.eos_token_id",
+    "unk": "tokenizer.ggml.unknown_token_id",
     "sep": "tokenizer.ggml.seperator_token_id", "pad": "tokenizer.ggml.padding_token_id",
     "mask": "tokenizer.ggml.mask_token_id", "eot": "tokenizer.ggml.eot_token_id", "eom": "tokenizer.ggml.eom_token_id",
 }  # fmt: skip
@@ -52,7 +53,8 @@ def find(source: Source, config: dict[str, Any], n_vocab: int, tokenizer: dict[s
         _from_processors(found, tokenizer, settings, kinds)
     if settings:
         found.template = _find_template(source, settings)
-        added = {t.get("content"): t.get("id") for t in reversed(tokenizer.get("added_tokens") or [])} if tokenizer else {}
+        listed = (tokenizer or {}).get("added_tokens") or []
+        added = {token.get("content"): token.get("id") for token in reversed(listed)}
         for kind in kinds:
             flag = settings.get(f"add_{kind}_token")
             if isinstance(flag, bool):
