@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("ggblock.cli.verify", "Check that a file is whole, and name what is damaged."),
     "edit": ("ggblock.cli.edit", "Change metadata and tensor names; tensors stay as they are."),
     "convert": ("ggblock.cli.convert", "Turn a checkpoint into a GGUF file, quantized on the way."),
+    "eval": ("ggblock.cli.eval", "Measure perplexity, and divergence from a reference model."),
     "bench": ("ggblock.cli.bench", "Measure tokens per second of prefill and decode."),
     "tokenize": ("ggblock.cli.tokenize", "Show the token ids and pieces of a text."),
     "completion": ("ggblock.cli.completion", "Print the script for completion in bash, zsh or fish."),
