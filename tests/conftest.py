@@ -1,11 +1,19 @@
 """Fixtures that every room may use: the two real models of the catalog, fetched once into the user's cache."""
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from ggblock import catalog
+
+
+def pytest_sessionstart() -> None:
+    """Ctrl-C must work where it is tested: a shell starts background jobs (`nohup`, `&`) with SIGINT ignored, and
+    every child would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
