@@ -5,7 +5,6 @@ it works; the searches are in ``quantize_search``; a family's file says what is 
 """
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,13 @@ from ..blocks import by_name
 from ..simd.jit import inline_strict
 from ..simd.transpose import gather_columns, transpose_bytes
 from ..simd.vec import atomic_add, bitcast, convert, less, load, splat, store, sum_of, zero
+from . import quantize_direct, quantize_floats, quantize_pairs, quantize_ranges, quantize_scales, quantize_signed
 from .args import arg
-from .quantize_floats import make_convert
 from .quantize_vectors import OUT, ROWS, TABLE, F, I, W, X
 from .quantizers import MODULES
+
+FAMILIES = {module.__name__.rpartition(".")[2]: module for module in (
+    quantize_direct, quantize_pairs, quantize_ranges, quantize_scales, quantize_signed)}
 
 LARGEST = np.float32(65504)        # what every type with scales can hold
 
@@ -39,11 +41,11 @@ def make_quantize(name: str) -> Any:
     in size than ``LARGEST`` (the block's bytes are then of no use).
     """
     if name in ("f16", "bf16"):
-        return make_convert(name)
+        return quantize_floats.make_convert(name)
     block = by_name(name)
     size, n_bytes = block.block_size, block.block_bytes
     n_tiles = -(-n_bytes // 16)
-    encode = importlib.import_module(f"{__package__}.{MODULES[name]}").make_encode(block)
+    encode = FAMILIES[MODULES[name]].make_encode(block)
     limit = np.int32(LARGEST.view(np.int32))
 
     def quantize(op, thread, n_threads):

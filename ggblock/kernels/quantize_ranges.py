@@ -24,7 +24,7 @@ SUM_W, SUM_X = FLOATS + 96 * 64, FLOATS + 112 * 64
 
 # steps of the search: first, width, number, polishes; then neighbours tried on either side, and rounds of super-scales.
 # More of each was tried: twice the steps or the neighbours gain less than half a percent of the error.
-STEPS = {"q2_k": (-0.8, 0.15, 16, 1, 1, 4), "q4_k": (-1.6, 0.16, 20, 2, 1, 4), "q5_k": (-1.6, 0.16, 20, 2, 1, 4)}
+STEPS = {"q2_k": (-1.0, 0.12, 22, 2, 1, 4), "q4_k": (-1.6, 0.16, 20, 2, 1, 4), "q5_k": (-1.6, 0.16, 20, 2, 1, 4)}
 
 
 def make_encode(block: BlockType) -> Any:

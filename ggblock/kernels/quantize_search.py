@@ -45,10 +45,12 @@ def make_range_search(n: int, code_max: int, first: float, width: float, n_steps
     and least squares in turn, ``n_polish`` times.
     """
     top, begin, step = np.float32(code_max), np.float32(code_max + first), np.float32(width)
+    margin = np.float32(2e-6 if code_max < 31 else 5e-7)      # a few thousandths of the squared error of normal weights
 
     @inline_strict
     def keep(gain, scale, offset, best, best_scale, best_offset):
-        better = less(best, gain) & less(zero(F), scale)
+        # more than rounding: of fits that are all exact the first is kept, the same in every sub-block
+        better = less(best + best * splat(margin, F), gain) & less(zero(F), scale)
         return select(better, gain, best), select(better, scale, best_scale), select(better, offset, best_offset)
 
     @inline_strict
