@@ -91,6 +91,7 @@ def _key(file: GgufFile, key: str, as_json: bool) -> None:
 
 
 def _overview(file: GgufFile, options: dict[str, Any], as_json: bool) -> None:
+    from ggblock.cli import table
     from ggblock.inspect import overview
 
     facts = overview.overview(file)
@@ -106,11 +107,12 @@ def _overview(file: GgufFile, options: dict[str, Any], as_json: bool) -> None:
         })  # fmt: skip
         return
     out: list[str] = []
+    width = table.terminal_width()
     if grep is None:
-        out += [*_facts(facts, file), ""]
+        out += [*table.fit(_facts(facts, file), width), ""]
     out += [*_metadata(file, keys, options["full"]), "", *_tensors(tensors), ""]
     if grep is None:
-        out += [*_types(facts), *_notes(facts)]
+        out += [*_types(facts), *table.fit(_notes(facts), width)]
     click.echo("\n".join(out).rstrip())
 
 
@@ -230,14 +232,17 @@ def _tensors(tensors: list[Tensor]) -> list[str]:
     from ggblock.cli import table
     from ggblock.inspect import words
 
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (words.readable(t.name), words.shape(t.shape), t.type.label, str(t.offset_bytes), str(t.n_bytes),
          f"{8 * t.n_bytes / t.n_weights:.2f}")
         for t in tensors
     ]  # fmt: skip
-    heads = ("name", "shape (rows first)", "type", "offset", "bytes", "bits/weight")
+    heads: tuple[str, ...] = ("name", "shape", "type", "offset", "bytes", "bits")
     width = table.terminal_width()
-    return [f"tensors ({len(tensors)})", *table.lines(heads, rows, left=(0, 1, 2), width=width, indent="  ")]
+    if width is not None and width < 80:  # names need the room more
+        heads, rows = heads[:3] + heads[4:], [row[:3] + row[4:] for row in rows]
+    title = f"tensors ({len(tensors)}): shape with rows first, offset in the file, bits per weight"
+    return [*table.fit([title], width), *table.lines(heads, rows, left=(0, 1, 2), width=width, indent="  ")]
 
 
 def _types(facts: Overview) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggblock.cli import table
 from ggblock.cli.common import emit_json, note
 from ggblock.errors import MissingTensor, SettingError
 
@@ -47,7 +48,7 @@ def show_tensor(file: GgufFile, options: dict[str, Any], as_json: bool) -> None:
     if as_json:
         emit_json(report.report_document(described))
     else:
-        click.echo("\n".join(report.lines(described)))
+        click.echo("\n".join(table.fit(report.lines(described), table.terminal_width())))
 
 
 @contextmanager
@@ -85,21 +86,24 @@ def _show_block(tensor: Tensor, options: dict[str, Any], as_json: bool) -> None:
     elif options["show_hex"]:
         click.echo("\n".join(_hex(view)))
     else:
-        lines = list(blocktext.lines(view, options["weight"]))
-        click.echo("\n".join(lines))
+        width = table.terminal_width()
+        click.echo("\n".join(table.fit(blocktext.lines(view, options["weight"], width), width)))
 
 
 def _hex(view: BlockView) -> Iterator[str]:
     """The bytes coloured by field, with a legend; click drops the colours when the output is no terminal."""
     from ggblock.inspect import blocktext
 
-    styles = {}
-    yield from blocktext.head(view)
+    styles, width = {}, table.terminal_width()
+    yield from table.fit(blocktext.head(view), width)
     yield ""
     for i, field in enumerate(view.type.layout):
         colour = _COLOURS[i % len(_COLOURS)]
         styles[field.name] = tuple(click.style("|", fg=colour, bold=i >= len(_COLOURS)).split("|"))
-        yield f"  {click.style(field.name, fg=colour)}: bytes {field.offset} to {field.end - 1}, {field.meaning}"
+        legend = [f"  {field.name}: bytes {field.offset} to {field.end - 1}, {field.meaning}"]
+        first, *more = table.fit(legend, width)
+        yield first.replace(field.name, click.style(field.name, fg=colour), 1)
+        yield from more
     yield from blocktext.hex_lines(view, {name: (pair[0], pair[1]) for name, pair in styles.items()})
 
 

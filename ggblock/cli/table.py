@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
 
 def terminal_width() -> int | None:
@@ -32,6 +33,20 @@ def lines(
             shown = middle(cell, widths[i])
             cells.append(f"{shown:<{widths[i]}}" if i in left else f"{shown:>{widths[i]}}")
         out.append((indent + "  ".join(cells)).rstrip())
+    return out
+
+
+def fit(rows: Iterable[str], width: int | None) -> list[str]:
+    """Wrap what is longer than ``width``, with a hanging indent; None leaves every line as it is."""
+    if width is None:
+        return list(rows)
+    out: list[str] = []
+    for row in rows:
+        indent = row[: len(row) - len(row.lstrip())]
+        out += textwrap.wrap(
+            row, max(width, 40), initial_indent="", subsequent_indent=indent + "    ", drop_whitespace=True,
+            break_long_words=False, break_on_hyphens=False,
+        ) if len(row) > width else [row]
     return out
 
 

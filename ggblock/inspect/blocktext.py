@@ -14,8 +14,8 @@ from .notation import shown
 _FLOATS = {"f16": (5, 10, 15), "bf16": (8, 7, 127), "f32": (8, 23, 127), "f64": (11, 52, 1023)}
 
 
-def lines(view: BlockView, weight: int = 0) -> Iterator[str]:
-    """Everything about the block; ``weight`` is the one that is computed step by step."""
+def lines(view: BlockView, weight: int = 0, width: int | None = None) -> Iterator[str]:
+    """Everything about the block; ``weight`` is the one that is computed step by step. Grids keep to ``width``."""
     yield from head(view)
     yield from hex_lines(view)
     yield from fields(view)
@@ -24,7 +24,7 @@ def lines(view: BlockView, weight: int = 0) -> Iterator[str]:
     yield from _steps(view)
     yield from _tables(view)
     yield from _groups(view)
-    yield from _grids(view)
+    yield from _grids(view, width)
     yield from worked(view, weight)
 
 
@@ -176,22 +176,20 @@ def _groups(view: BlockView) -> Iterator[str]:
         yield from _columns(rows)
 
 
-def _grids(view: BlockView) -> Iterator[str]:
+def _grids(view: BlockView, width: int | None) -> Iterator[str]:
+    """Steps that differ from weight to weight, and the weights in any case."""
     for step in view.steps:
-        if step.group == 1 and (step.name == "weight" or view.type.block_size > 1):
-            per_line = 8 if any(isinstance(value, np.floating) for value in step.values) else 16
-            yield ""
-            yield step.name
-            cells = [shown(value) for value in step.values]
-            width = max(map(len, cells))
-            for at in range(0, len(cells), per_line):
-                yield f"  {at:4}  {' '.join(f'{cell:>{width}}' for cell in cells[at : at + per_line])}"
-        elif step.name == "weight":  # the same for every weight, such as a block of zeros
-            yield ""
-            yield "weight"
-            cells = [shown(value) for value in step.values for _ in range(step.group)]
-            for at in range(0, len(cells), 8):
-                yield f"  {at:4}  {' '.join(cells[at : at + 8])}"
+        if step.group > 1 and step.name != "weight":
+            continue
+        cells = [shown(value) for value in step.values for _ in range(step.group)]
+        longest = max(map(len, cells))
+        per_line = 8 if any(isinstance(value, np.floating) for value in step.values) else 16
+        while width is not None and per_line > 1 and 7 + per_line * (longest + 1) > width:
+            per_line //= 2
+        yield ""
+        yield step.name
+        for at in range(0, len(cells), per_line):
+            yield f"  {at:4}  {' '.join(f'{cell:>{longest}}' for cell in cells[at : at + per_line])}"
 
 
 def worked(view: BlockView, j: int) -> Iterator[str]:

@@ -130,8 +130,8 @@ def _spread(spread: Spread | None) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def lines(report: TensorReport, width: int = 100) -> Iterator[str]:
-    """A tensor as text, at most about ``width`` columns."""
+def lines(report: TensorReport) -> Iterator[str]:
+    """A tensor as text."""
     t, m = report.tensor, report.maps
     yield (
         f"{words.readable(t.name)}: {t.type.label}, {words.shape(t.shape)} (rows first), "

@@ -182,6 +182,44 @@ def test_it_opens_any_file_at_once(gemma3_path: Path, tmp_path: Path) -> None:
         assert used <= limit, f"{file.name}: {used:.2f} s of {limit:.2f}"
 
 
+def on_a_terminal(path: Path, arguments: list[str], columns: int) -> list[str]:
+    """What ``ggblock dump`` prints on a terminal of that width, run in the folder of ``path``."""
+    import pty
+
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-m", "ggblock", "dump", path.name, *arguments], cwd=path.parent,
+                               stdout=follower, env=environment, stderr=subprocess.DEVNULL)  # fmt: skip
+    os.close(follower)
+    out = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        out += piece
+    os.close(leader)
+    assert process.wait(60) == 0
+    return re.sub(r"\x1b\[[\d;]*m", "", out.decode()).replace("\r", "").splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_columns_fit_the_terminal(columns: int, gemma3_path: Path) -> None:
+    block = ["--tensor", "blk.0.attn_output.weight", "--block", "0"]
+    for arguments in ([], ["--tensor", "blk.0.post_attention_norm.weight"], block, [*block, "--hex"]):
+        lines = on_a_terminal(gemma3_path, arguments, columns)
+        longest = max(lines, key=len)
+        assert len(lines) > 10 and len(longest) <= columns, longest
+
+
+def test_a_narrow_terminal_cuts_names_and_a_pipe_cuts_nothing(gemma3_path: Path) -> None:
+    narrow = on_a_terminal(gemma3_path, [], 60)
+    assert any(re.match(r"  blk\.\S*…\S*weight +\d", line) for line in narrow)
+    assert "blk.17.post_attention_norm.weight  640 " in dump(gemma3_path).stdout
+
+
 @pytest.mark.parametrize("arguments", [[], ["--tensor", "blk.0.attn_q.weight"],
                                        ["--tensor", "blk.0.attn_q.weight", "--block", "0"]])
 def test_nothing_heavy_is_imported(arguments: list[str], path: Path) -> None:

@@ -117,6 +117,22 @@ def test_data_passes_without_copy_file_range_too(path: Path, monkeypatch: pytest
     assert contents(path.with_name("out.gguf"))[1] == contents(path)[1]
 
 
+def test_where_blocks_can_be_shared_only_the_header_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path that Btrfs and XFS take, with a stand-in for the system call that shares the blocks."""
+
+    def share(source: int, target: int) -> bool:
+        os.write(target, os.pread(source, os.fstat(source).st_size, 0))
+        os.lseek(target, 0, os.SEEK_SET)
+        return True
+
+    monkeypatch.setattr(editing, "_share", share)
+    _, tensors = contents(path)
+    done = edit(path, None, Changes({"general.name": Typed("str", "tiny2")}))
+    assert done.how == "reflink" and contents(path)[0]["general.name"] == "tiny2" and contents(path)[1] == tensors
+    longer = edit(path, path.with_name("out.gguf"), Changes({"general.name": Typed("str", "y" * 99)}))
+    assert longer.how == "copy" and contents(path.with_name("out.gguf"))[1] == tensors
+
+
 def test_checksums_are_added_kept_and_removed(path: Path, tmp_path: Path) -> None:
     sealed, renamed, plain = tmp_path / "sealed.gguf", tmp_path / "renamed.gguf", tmp_path / "plain.gguf"
     edit(path, sealed, Changes({}, seal=True))
