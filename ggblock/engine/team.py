@@ -77,9 +77,9 @@ class Team:
 
     def run(self, plan_address: int, n_rows: int) -> None:
         """Walks ``n_rows`` rows of the plan at ``plan_address`` on all threads; returns when all are done."""
+        if self._pid != os.getpid():  # a forked child has none of its parent's threads, and maybe a lock that one held
+            self.__init__(self.n_threads)  # type: ignore[misc]
         with self._running:
-            if self._pid != os.getpid():  # a forked child has none of its parent's threads
-                self.__init__(self.n_threads)  # type: ignore[misc]
             if not self._threads and self.n_threads > 1:
                 self._start()
             before = self._sync[fields.JOB]

@@ -4,6 +4,7 @@
 through Numba with the machine "neon" in place of this one, and stops before Numba would make code for this CPU: it
 is run in a process of its own (``python -m tests.kernels.foreign NAME...``) and prints assembly.
 """
+
 from __future__ import annotations
 
 import sys
@@ -65,23 +66,28 @@ class Stopped(Exception):
 
 
 def _stop_before_code() -> None:
+    """Numba's code generator for this CPU does nothing; asked for its object code, it raises ``Stopped`` instead."""
     from numba.core import codegen
 
-    def finalize(library: Any) -> None:
-        if library.name.startswith("_cfunc") or any(f.name.startswith("cfunc") for f in library._final_module.functions):
-            raise Stopped(str(library._final_module))
+    def stop(library: Any) -> Any:
+        raise Stopped(str(library._final_module))
 
-    codegen.JITCodeLibrary._finalize_specific = finalize
-    codegen.CPUCodegen._add_module = lambda self, module: None
+    codegen.JITCPUCodegen.set_env = lambda self, name, env: None
+    codegen.JITCPUCodegen._add_module = lambda self, module: None
+    codegen.JITCodeLibrary._finalize_specific = lambda library: None
+    codegen.JITCodeLibrary.get_pointer_to_function = lambda library, name: library._ensure_finalized() or 1
+    codegen.CPUCodeLibrary.serialize_using_object_code = stop
 
 
 def main(names: list[str]) -> None:
     from ggblock.simd import host
+
     me = host.host()
     foreign = host.Host(me.cpu, me.features, "neon")
     host.host = lambda: foreign
     from ggblock.kernels import registry
     from ggblock.simd import jit
+
     _stop_before_code()
     for name in names:
         try:

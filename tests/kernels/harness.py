@@ -1,4 +1,5 @@
-"""What the kernel tests share: matrices of every block type, exactly representable activations, and plans around them."""
+"""What the kernel tests share: matrices of every block type, exactly representable activations, plans around them."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ggblock.simd.host import host
 from ggblock.simd.machines import MACHINES
 
 #: Largest relative error of one rounding to float32.
-EPS = 2.0 ** -24
+EPS = 2.0**-24
 
 MACHINE = MACHINES[host().machine]
 
@@ -43,19 +44,22 @@ def random_rows(name: str, n_rows: int, n_cols: int, rng: np.random.Generator) -
 
     def scales(count: int) -> np.ndarray:
         values = rng.uniform(0.25, 2, (n, count)) * rng.choice([-1, 1], (n, count))
-        odd = rng.choice([0.0, 2.0 ** -24, 2.0 ** -14, 500.0], (n, count))
+        odd = rng.choice([0.0, 2.0**-24, 2.0**-14, 500.0], (n, count))
         return np.where(rng.random((n, count)) < 0.03, odd, values)
 
     for field in block.layout:
         at = slice(field.offset, field.end)
         if field.kind in ("f16", "f32", "f64"):
-            raw[:, at] = scales(field.count).astype("<" + field.kind.replace("f16", "f2").replace("f32", "f4")
-                                                    .replace("f64", "f8")).view(np.uint8)
+            raw[:, at] = (
+                scales(field.count)
+                .astype("<" + field.kind.replace("f16", "f2").replace("f32", "f4").replace("f64", "f8"))
+                .view(np.uint8)
+            )
         elif field.kind == "bf16":
             raw[:, at] = (scales(1).astype("<f4").view(np.uint32) >> 16).astype("<u2").view(np.uint8)
         elif field.kind == "e8m0":
             raw[:, at] = np.where(rng.random((n, 1)) < 0.1, rng.integers(0, 3, (n, 1)), rng.integers(115, 135, (n, 1)))
-    if name == "iq1_m":      # the nibbles of its float16 are the tops of four words: between 0.25 and 2
+    if name == "iq1_m":  # the nibbles of its float16 are the tops of four words: between 0.25 and 2
         bits = rng.uniform(0.25, 2, n).astype("<f2").view("<u2")
         for i in range(4):
             raw[:, 49 + 2 * i] = raw[:, 49 + 2 * i] & 15 | (bits >> np.uint16(4 * i) & 15).astype(np.uint8) << 4
@@ -66,9 +70,9 @@ def random_rows(name: str, n_rows: int, n_cols: int, rng: np.random.Generator) -
 class Matrix:
     """A tensor of a file on the disk, with its exact weights and what bounds the rounding of its products.
 
-    ``exact``: float64 (n_rows, n_cols), scale * code - min without rounding. ``size``: float64, the same shape: an upper
-    bound of the magnitudes that a kernel adds up for each unit of activation; codes may carry an offset (a multiple of
-    the sub-block's scale) that is taken off again through the sum of the activations.
+    ``exact``: float64 (n_rows, n_cols), scale * code - min without rounding. ``size``: float64, the same shape: a bound
+    of the magnitudes that a kernel adds up for each unit of activation; codes may carry an offset (a multiple of the
+    sub-block's scale) that is taken off again through the sum of the activations.
     """
 
     tensor: Any
@@ -82,8 +86,23 @@ class Matrix:
 def offset_of(name: str) -> int:
     """The largest number that is added to a code to make it an unsigned byte, in the type's own steps."""
     signed = MACHINE.signed_bias
-    known = {"q4_0": 8, "q5_0": 16, "q6_k": 32, "q3_k": 4, "mxfp4": 12, "nvfp4": 12, "tq1_0": 1, "tq2_0": 1, "q1_0": 1,
-             "q2_0": 1, "q4_1": 0, "q5_1": 0, "q2_k": 0, "q4_k": 0, "q5_k": 0}
+    known = {
+        "q4_0": 8,
+        "q5_0": 16,
+        "q6_k": 32,
+        "q3_k": 4,
+        "mxfp4": 12,
+        "nvfp4": 12,
+        "tq1_0": 1,
+        "tq2_0": 1,
+        "q1_0": 1,
+        "q2_0": 1,
+        "q4_1": 0,
+        "q5_1": 0,
+        "q2_k": 0,
+        "q4_k": 0,
+        "q5_k": 0,
+    }
     return known.get(name, signed)
 
 
@@ -112,8 +131,9 @@ def matrix(folder: Path, name: str, n_rows: int, n_cols: int, rng: np.random.Gen
 def exact_activations(n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator) -> np.ndarray:
     """float32 (n_tokens, n_cols) that 8 bits (16 with two terms) hold without rounding, whatever rounds them.
 
-    In every 16 columns one value is 127 times a power of two that is the same for 32 columns, and all others are smaller
-    multiples of that power of two, or with two terms of 1/256 of it (never halfway between two steps of the first term).
+    In every 16 columns one value is 127 times a power of two that is the same for 32 columns, and all others are
+    smaller multiples of that power of two, or with two terms of 1/256 of it (never halfway between two steps of the
+    first term).
     """
     n = -(-n_cols // 32) * 32
     if terms == 1:
@@ -124,7 +144,7 @@ def exact_activations(n_tokens: int, n_cols: int, terms: int, rng: np.random.Gen
     np.put_along_axis(steps, peaks, 127.0 * rng.choice([-1, 1], peaks.shape), axis=1)
     powers = 2.0 ** rng.integers(-9, 3, (n_tokens, n // 32))
     values = (steps * np.repeat(powers, 32, axis=1))[:, :n_cols]
-    if n_cols % 32 and n_cols % 32 < 16:      # the last peak may be cut off
+    if n_cols % 32 and n_cols % 32 < 16:  # the last peak may be cut off
         values[:, n_cols - 1] = 127.0 * powers[:, -1]
     assert np.array_equal(values, values.astype(np.float32))
     return values.astype(np.float32)
@@ -133,8 +153,15 @@ def exact_activations(n_tokens: int, n_cols: int, terms: int, rng: np.random.Gen
 class Product:
     """A plan of one product: ``y = x @ w.T``, through the engine's builder."""
 
-    def __init__(self, w: Weight, modes: tuple[str, str], n_threads: int, capacity: int, accumulate: bool = False,
-                 bias: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        w: Weight,
+        modes: tuple[str, str],
+        n_threads: int,
+        capacity: int,
+        accumulate: bool = False,
+        bias: np.ndarray | None = None,
+    ) -> None:
         builder = Builder(modes, n_threads, capacity)
         self.x, self.y = builder.rows(w.n_cols), builder.rows(w.n_rows)
         builder.matmul(builder.copy(self.x), w, self.y, accumulate=accumulate, bias=bias)
@@ -145,21 +172,22 @@ class Product:
     def run(self, x: np.ndarray, before: float = 7.0) -> np.ndarray:
         """float32 (n_tokens, n_rows); every y holds ``before`` when it starts."""
         n = len(x)
-        self.x.data[:n, :self.n_cols] = x
+        self.x.data[:n, : self.n_cols] = x
         self.y.data[:] = 0
-        self.y.data[:n, :self.n_rows] = before
+        self.y.data[:n, : self.n_rows] = before
         self.plan.run(n, 0)
-        assert not self.y.data[:, self.n_rows:].any(), "the padding of y must stay zero"
-        return self.y.data[:n, :self.n_rows].copy()
+        assert not self.y.data[:, self.n_rows :].any(), "the padding of y must stay zero"
+        return self.y.data[:n, : self.n_rows].copy()
 
 
 def tolerance(m: Matrix, x: np.ndarray, floats: bool) -> np.ndarray:
     """(n_tokens, n_rows): how far a product may be from the exact one when the activations are exact.
 
-    A row is summed with one fused multiply-add for each weight (float activations) or two for each sub-block of at least
-    16 weights: each rounds by EPS of a partial sum, which no more than the sum of all magnitudes. Six more roundings
-    touch every term before: super-scale times scale, offset times scale, times the activations' scale, the integer to
-    a float, the sum of the activations to a float and times its scale; a multiply-add that is not fused is the seventh.
+    A row is summed with one fused multiply-add for each weight (float activations) or two for each sub-block of
+    at least 16 weights: each rounds by EPS of a partial sum, which is no more than the sum of all magnitudes. Six
+    more roundings touch every term before: super-scale times scale, offset times scale, times the activations'
+    scale, the integer to a float, the sum of the activations to a float and times its scale; a multiply-add that
+    is not fused is the seventh.
     """
     n_cols = m.exact.shape[1]
     n = n_cols if floats else 2 * -(-n_cols // 16)
@@ -170,5 +198,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: np.ndarray
     """Everywhere |actual - expected| <= tolerance; a NaN fails."""
     wrong = ~(np.abs(actual.astype(np.float64) - expected) <= tolerance)
     where = np.argwhere(wrong)
-    assert not len(where), f"{len(where)} of {wrong.size} are off, first {where[0]}: {actual[tuple(where[0])]!r}, " + \
-        f"expected {expected[tuple(where[0])]!r} within {tolerance[tuple(where[0])]!r}"
+    assert not len(where), (
+        f"{len(where)} of {wrong.size} are off, first {where[0]}: {actual[tuple(where[0])]!r}, "
+        + f"expected {expected[tuple(where[0])]!r} within {tolerance[tuple(where[0])]!r}"
+    )

@@ -3,6 +3,7 @@
 The layouts are the kernels' own affair, so the results are seen through products with simple matrices: the unit matrix
 gives every activation back, a matrix of mins gives the sums that belong to them.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def unit_matrix(folder: Path, n: int) -> Weight:
 def unit_codes(folder: Path, n: int) -> Weight:
     """Q4_1 with scale 1, min 0 and code 1 on the diagonal: all other terms are zero on every machine."""
     cells = np.zeros((n, n // 32, 20), np.uint8)
-    cells[..., 1] = 0x3C                                  # the float16 1.0
+    cells[..., 1] = 0x3C  # the float16 1.0
     j = np.arange(n) % 32
     cells[np.arange(n), np.arange(n) // 32, 4 + j % 16] = np.where(j < 16, 1, 16)
     return stored(folder, "q4_1", cells, "units")
@@ -61,8 +62,15 @@ def stored(folder: Path, name: str, cells: np.ndarray, what: str) -> Weight:
 class Seen:
     """A plan: an operation, and products that show what it wrote."""
 
-    def __init__(self, mode: str, n_threads: int, width: int, weights: list[Weight], n_inputs: int,
-                 make: Callable[..., Activations]) -> None:
+    def __init__(
+        self,
+        mode: str,
+        n_threads: int,
+        width: int,
+        weights: list[Weight],
+        n_inputs: int,
+        make: Callable[..., Activations],
+    ) -> None:
         builder = Builder(MODES[mode], n_threads, max(TOKENS) + 3)
         self.width = width
         self.inputs = [builder.rows(width) for _ in range(n_inputs)]
@@ -76,8 +84,8 @@ class Seen:
     def run(self, *values: np.ndarray) -> list[np.ndarray]:
         n = len(values[0])
         for rows, value in zip(self.inputs, values, strict=True):
-            rows.data[:n, :self.width] = value
-            rows.data[n:, :self.width] = np.nan           # nobody may look at other tokens
+            rows.data[:n, : self.width] = value
+            rows.data[n:, : self.width] = np.nan  # nobody may look at other tokens
         self.plan.run(n, 0)
         return [y.data[:n].copy() for y in self.outputs]
 
@@ -146,7 +154,7 @@ def naive_norm(x: np.ndarray, w: np.ndarray, eps: float) -> np.ndarray:
 
 def padded(values: np.ndarray) -> np.ndarray:
     out = floats(-(-len(values) // 32) * 32)
-    out[:len(values)] = values
+    out[: len(values)] = values
     return out
 
 
@@ -154,8 +162,10 @@ def padded(values: np.ndarray) -> np.ndarray:
 def test_norm(width: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     w = rng.standard_normal(width).astype(F32)
-    seen = {n: Seen("floats", n, width, [unit_matrix(tmp_path, width)], 1,
-                    lambda b, x: b.norm(x, padded(w), 1e-5)) for n in (1, 2, 3)}
+    seen = {
+        n: Seen("floats", n, width, [unit_matrix(tmp_path, width)], 1, lambda b, x: b.norm(x, padded(w), 1e-5))
+        for n in (1, 2, 3)
+    }
     for n_tokens in TOKENS:
         x = (rng.standard_normal((n_tokens, width)) * 10.0 ** rng.uniform(-4, 3, (n_tokens, 1))).astype(F32)
         x[0] = 0
@@ -175,6 +185,7 @@ def test_norm_of_a_residual(width: int, tmp_path: Path) -> None:
     def make(b: Builder, x: Rows, y: Rows) -> Activations:
         kept.append(b.rows(width))
         return b.norm(x, padded(w), 1e-6, (y, padded(w_post), kept[-1]))
+
     all_seen = [Seen("floats", n, width, [unit_matrix(tmp_path, width)], 2, make) for n in (1, 2, 3)]
     for n_tokens in TOKENS:
         x, y = (rng.standard_normal((n_tokens, width)).astype(F32) for _ in range(2))
@@ -193,17 +204,19 @@ def test_gate(kind: str, tmp_path: Path) -> None:
     """``g / (1 + exp(-u)) * up`` with u = g (SiLU), or u = 2 sqrt(2 / pi) (g + 0.044715 g**3) (GELU).
 
     exp is within 3 EPS (tests of ``vec``) and its argument within 5 EPS of u for GELU (five roundings), so the sum
-    below the line within (3 + 5 |u|) EPS and one more; the quotient and the product add two. Below -88 exp stays where it
-    is, and the result is no further from zero than |g| exp(-88).
+    below the line within (3 + 5 |u|) EPS and one more; the quotient and the product add two. Below -88 exp stays where
+    it is, and the result is no further from zero than |g| exp(-88).
     """
     rng = np.random.default_rng(8)
-    seen = {n: Seen("floats", n, 160, [unit_matrix(tmp_path, 160)], 2, lambda b, g, up: b.gate(kind, g, up)) for n in (1, 2)}
+    seen = {
+        n: Seen("floats", n, 160, [unit_matrix(tmp_path, 160)], 2, lambda b, g, up: b.gate(kind, g, up)) for n in (1, 2)
+    }
     for n_tokens in TOKENS:
         g = (rng.standard_normal((n_tokens, 160)) * 10.0 ** rng.uniform(-3, 1.3, (n_tokens, 160))).astype(F32)
         g[-1, :8] = (0, -0.0, -87, -88.5, -300, 90, 300, 1e-30)
         up = rng.standard_normal((n_tokens, 160)).astype(F32)
         wide = g.astype(np.float64)
-        u = wide if kind == "silu" else 2 * np.sqrt(2 / np.pi) * (wide + 0.044715 * wide ** 3)
+        u = wide if kind == "silu" else 2 * np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)
         with np.errstate(over="ignore"):
             expected = wide / (1 + np.exp(-u)) * up
         relative = (6 + (0 if kind == "silu" else 5) * np.minimum(np.abs(u), 88)) * EPS

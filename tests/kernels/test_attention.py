@@ -3,6 +3,7 @@
 Rope is compared with a twin; attention with a twin that takes the turned queries and the cache as the kernels left
 them, so that each has a bound of its own.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -45,8 +46,14 @@ class Shape:
 class Attention:
     """One layer's rope, attention and combine in a plan, with the buffers and the cache that the engine gives them."""
 
-    def __init__(self, shape: Shape, n_threads: int, n_ctx: int, window: int = 0, norms: tuple[bool, bool] = (False, False),
-                 ) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        n_threads: int,
+        n_ctx: int,
+        window: int = 0,
+        norms: tuple[bool, bool] = (False, False),
+    ) -> None:
         self.shape, self.window = shape, window
         self.scale = 1 / np.sqrt(shape.head)
         builder = Builder(("f", "f"), n_threads, BATCH)
@@ -59,7 +66,7 @@ class Attention:
         self.norms: list[np.ndarray | None] = []
         for wanted in norms:
             w = floats(-(-shape.head // 32) * 32)
-            w[:shape.head] = rng.uniform(0.5, 2, shape.head)
+            w[: shape.head] = rng.uniform(0.5, 2, shape.head)
             self.norms.append(w if wanted else None)
         layers.attention(self.table, shape.pairs, self.scale, window, *self.norms)
         self.plan = builder.finish(team(n_threads))
@@ -68,36 +75,48 @@ class Attention:
         """q, k, v: float32 (n_tokens, heads, head); returns the same shape as q."""
         n, m = len(q), self.layers
         for rows, values in ((m.q, q), (m.k, k), (m.v, v)):
-            rows.data[:n, :values[0].size] = values.reshape(n, -1)
+            rows.data[:n, : values[0].size] = values.reshape(n, -1)
         m.attended.data[:] = np.nan
         self.plan.run(n, position)
-        return m.attended.data[:n, :q[0].size].reshape(q.shape).copy()
+        return m.attended.data[:n, : q[0].size].reshape(q.shape).copy()
 
     def turned(self, n: int) -> np.ndarray:
         """Queries after rope, float32 (n, heads, head): with the scale and the factor for powers of two."""
         padded = -(-self.shape.head // 16) * 16
         rows = self.layers._turned[:n].reshape(n, -1, padded)
-        assert not rows[..., self.shape.head:].any()
-        return rows[..., :self.shape.head]
+        assert not rows[..., self.shape.head :].any()
+        return rows[..., : self.shape.head]
 
     def cached(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of positions 0 .. n - 1, (n, KV heads, head), in the layout that ``kernels.rope`` states."""
         s = self.shape
         padded, kind = -(-s.head // 16) * 16, "<f2" if s.cache == "f16" else "<f4"
         cache = self.layers.caches[0]
-        keys = cache.keys.view(kind).reshape(s.kv_heads, -1, padded, 16).transpose(1, 3, 0, 2).reshape(-1, s.kv_heads, padded)
+        keys = (
+            cache.keys.view(kind)
+            .reshape(s.kv_heads, -1, padded, 16)
+            .transpose(1, 3, 0, 2)
+            .reshape(-1, s.kv_heads, padded)
+        )
         values = cache.values.view(kind).reshape(s.kv_heads, -1, padded).transpose(1, 0, 2)
-        assert not keys[..., s.head:].any() and not values[..., s.head:].any(), "padding must stay zero"
-        return keys[:n, :, :s.head].astype(np.float64), values[:n, :, :s.head].astype(np.float64)
+        assert not keys[..., s.head :].any() and not values[..., s.head :].any(), "padding must stay zero"
+        return keys[:n, :, : s.head].astype(np.float64), values[:n, :, : s.head].astype(np.float64)
 
 
 def tokens(shape: Shape, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return tuple(rng.standard_normal((n, heads, shape.head)).astype(np.float32)
-                 for heads in (shape.heads, shape.kv_heads, shape.kv_heads))  # type: ignore[return-value]
+    return tuple(
+        rng.standard_normal((n, heads, shape.head)).astype(np.float32)
+        for heads in (shape.heads, shape.kv_heads, shape.kv_heads)
+    )  # type: ignore[return-value]
 
 
-def naive_rope(x: np.ndarray, a: Attention, position: int, weight: np.ndarray | None, factor: float,
-               ) -> tuple[np.ndarray, np.ndarray]:
+def naive_rope(
+    x: np.ndarray,
+    a: Attention,
+    position: int,
+    weight: np.ndarray | None,
+    factor: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Turned heads of x (n, heads, head) in float64, and a bound of the kernel's error.
 
     Norm: 2 roundings each of mean, root, reciprocal and factor, half of the sum's (in 32 chains at best, one at
@@ -106,9 +125,9 @@ def naive_rope(x: np.ndarray, a: Attention, position: int, weight: np.ndarray | 
     n_rot, half = a.shape.n_rot, a.shape.n_rot // 2
     x = x.astype(np.float64)
     if weight is not None:
-        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(NORM_EPS)) * weight[:a.shape.head]
+        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(NORM_EPS)) * weight[: a.shape.head]
     x = x * factor
-    angles = a.table.data[position:position + len(x)].astype(np.float64)[:, :, None]
+    angles = a.table.data[position : position + len(x)].astype(np.float64)[:, :, None]
     cos, sin = angles[:, 0], angles[:, 1]
     first = np.arange(0, n_rot, 2) if a.shape.pairs == "norm" else np.arange(half)
     second = first + (1 if a.shape.pairs == "norm" else half)
@@ -119,15 +138,20 @@ def naive_rope(x: np.ndarray, a: Attention, position: int, weight: np.ndarray | 
     return out, (a.shape.head / 2 + 8 + 3) * EPS * size
 
 
-def naive_attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, position: int, window: int,
-                    ) -> tuple[np.ndarray, np.ndarray]:
+def naive_attention(
+    q: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    position: int,
+    window: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Softmax in powers of two over the positions that each token sees, in float64, and a bound of the kernel's error.
 
-    A score is a sum of ``head`` products: e = (head + 8) EPS sum |q k|. With it the weight's exponent is off by at most 2 e
-    (score and maximum) and EPS |score - max|, which is ln 2 times as much in the weight. exp2 adds 2 EPS, and for every
-    block of 16 keys the sums round at most 17 times and are rescaled by a factor that is itself within 4 EPS; the chunks of
-    one token and the division are 16 more. Both the weighted sum and its divisor are off by this, hence twice. Masked
-    positions may count 2**-126 each: nothing.
+    A score is a sum of ``head`` products: e = (head + 8) EPS sum |q k|. With it the weight's exponent is off by
+    at most 2 e (score and maximum) and EPS |score - max|, which is ln 2 times as much in the weight. exp2 adds 2
+    EPS, and for every block of 16 keys the sums round at most 17 times and are rescaled by a factor that is
+    itself within 4 EPS; the chunks of one token and the division are 16 more. Both the weighted sum and its
+    divisor are off by this, hence twice. Masked positions may count 2**-126 each: nothing.
     """
     n, heads, head = q.shape
     group = heads // keys.shape[1]
@@ -150,8 +174,16 @@ def naive_attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, positio
 
 
 FEW = [Shape(3, 2, 64, 64, "f16"), Shape(9, 1, 50, 50, "f32", "neox"), Shape(4, 1, 256, 256, "f16", "neox")]
-SHAPES = [*FEW, Shape(1, 3, 16, 16, "f32"), Shape(2, 2, 128, 64, "f16"), Shape(8, 1, 80, 80, "f16"), Shape(2, 1, 80, 40, "f32"),
-          Shape(1, 2, 50, 20, "f16", "neox"), Shape(8, 1, 128, 128, "f32"), Shape(9, 1, 16, 16, "f16")]
+SHAPES = [
+    *FEW,
+    Shape(1, 3, 16, 16, "f32"),
+    Shape(2, 2, 128, 64, "f16"),
+    Shape(8, 1, 80, 80, "f16"),
+    Shape(2, 1, 80, 40, "f32"),
+    Shape(1, 2, 50, 20, "f16", "neox"),
+    Shape(8, 1, 128, 128, "f32"),
+    Shape(9, 1, 16, 16, "f16"),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -223,7 +255,7 @@ def test_rope(head: int, n_rot: int, cache: str, norms: tuple[bool, bool], pairs
         all_values.append(v.astype(np.float64))
     keys, values = a.cached(64)
     expected = np.concatenate(all_keys)
-    half = 0.0 if cache == "f32" else np.maximum(2.0 ** -11 * np.abs(expected) * (1 + 1e-3), 2.0 ** -25)
+    half = 0.0 if cache == "f32" else np.maximum(2.0**-11 * np.abs(expected) * (1 + 1e-3), 2.0**-25)
     assert_close(keys, expected, np.concatenate(bounds) + half)
     stored: Any = np.concatenate(all_values)
     assert np.array_equal(values, stored.astype(np.float16) if cache == "f16" else stored)

@@ -1,4 +1,5 @@
 """The matrix product of every block type against float64, with activations that need no rounding."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from ggblock import blocks
 
 from .harness import EPS, MODES, TYPES, Matrix, Product, assert_close, exact_activations, matrix, tolerance
 
-TILE_EDGES = (1, 3, 4, 5, 7, 8, 9, 16, 17, 37)      # tiles have 4 or 8 tokens
+TILE_EDGES = (1, 3, 4, 5, 7, 8, 9, 16, 17, 37)  # tiles have 4 or 8 tokens
 
 
 def columns_of(name: str) -> tuple[int, int]:

@@ -1,4 +1,5 @@
 """Panels: the kernel against the NumPy reference, and back; and the reference against a twin that goes unit by unit."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -35,7 +36,7 @@ def padded_rows(m: Matrix, name: str) -> np.ndarray:
     size = panels.block_bytes(name)
     n_blocks = -(-m.tensor.row_bytes // size)
     rows = np.zeros((m.tensor.n_rows, n_blocks * size), np.uint8)
-    rows[:, :m.tensor.row_bytes] = m.tensor.raw
+    rows[:, : m.tensor.row_bytes] = m.tensor.raw
     return rows
 
 
@@ -50,7 +51,7 @@ def naive_panels(rows: np.ndarray, name: str) -> np.ndarray:
             for n_bytes, width in panels.UNITS[name]:
                 for o in range(start, start + n_bytes, width):
                     to = block * 16 * size + 16 * o + width * (row % 16)
-                    out[row // 16, to:to + width] = rows[row, block * size + o:block * size + o + width]
+                    out[row // 16, to : to + width] = rows[row, block * size + o : block * size + o + width]
                 start += n_bytes
     return out
 
@@ -81,8 +82,9 @@ def test_reference_against_the_twin(name: str) -> None:
 @pytest.mark.parametrize("name", STORED)
 @settings(max_examples=8, deadline=None)
 @given(n_rows=st.integers(1, 70), n_blocks=st.integers(1, 4), n_threads=st.integers(1, 3), seed=st.integers(0, 1 << 30))
-def test_kernel_against_the_reference(tmp_path_factory: pytest.TempPathFactory, name: str, n_rows: int, n_blocks: int,
-                                      n_threads: int, seed: int) -> None:
+def test_kernel_against_the_reference(
+    tmp_path_factory: pytest.TempPathFactory, name: str, n_rows: int, n_blocks: int, n_threads: int, seed: int
+) -> None:
     m = matrix(tmp_path_factory.mktemp("repack"), name, n_rows, columns(name, n_blocks), np.random.default_rng(seed))
     rows, result = padded_rows(m, name), packed(m, n_threads)
     assert np.array_equal(result, panels.to_panels(rows, name))
@@ -95,8 +97,8 @@ def test_expanded_types_keep_every_weight_exactly(name: str, tmp_path: Path) -> 
     family = m.weight().family
     n_scales = {"expanded16": 2, "expanded32": 1}[family]
     cells = panels.from_panels(packed(m, 2), family, 37).reshape(37, -1, 4 * n_scales + 32)
-    scales = np.ascontiguousarray(cells[..., :4 * n_scales]).view("<f4")
-    codes = cells[..., 4 * n_scales:].view(np.int8).reshape(37, -1, n_scales, 32 // n_scales)
+    scales = np.ascontiguousarray(cells[..., : 4 * n_scales]).view("<f4")
+    codes = cells[..., 4 * n_scales :].view(np.int8).reshape(37, -1, n_scales, 32 // n_scales)
     weights = (codes * scales[..., None]).reshape(37, -1)
     assert weights.dtype == np.float32 and np.array_equal(weights, m.tensor.dequantize())
 

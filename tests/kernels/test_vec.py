@@ -1,4 +1,5 @@
 """The vector machine of this process: conversions of halves, exponentials, sums and the machine's own operations."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -37,6 +38,7 @@ def test_floats_round_to_the_nearest_half() -> None:
     def loop(a, b, n):  # type: ignore[no-untyped-def]
         for i in range(n):
             keep(b + 2 * i, load(a + 4 * i, "f32"))
+
     out = np.empty(len(values), np.uint16)
     compiled(loop)(values, out, len(values))
     with np.errstate(over="ignore"):
@@ -47,8 +49,8 @@ def test_floats_round_to_the_nearest_half() -> None:
 
 
 def allowed(in_eps: float) -> float:
-    """A bound in EPS for fused steps. Where a multiply-add rounds twice, the last product, a third of the result at most,
-    adds EPS / 3 and those before it less: one EPS in all; so does the second step of exp's reduction, of a number
+    """A bound in EPS for fused steps. Where a multiply-add rounds twice, the last product, a third of the result at
+    most, adds EPS / 3 and those before it less: one EPS in all; so does the second step of exp's reduction, of a number
     below 1/32."""
     return (in_eps if MACHINE.has_fma else in_eps + 1) * EPS
 
@@ -75,23 +77,26 @@ def test_exp() -> None:
 
 
 def test_exp2() -> None:
-    """At most 2 EPS from 2**x: the reduction is exact, the polynomial within 2e-9 (EPS / 30). The last fused step rounds
-    a number in [0.7, 1.42) by EPS, below 1 by half of that, so by EPS / 1.4 of the result at most; the one before
-    rounds a number below 1 by EPS / 2 and is multiplied by at most 1/2; those before count for less, and less."""
+    """At most 2 EPS from 2**x: the reduction is exact, the polynomial within 2e-9 (EPS / 30). The last fused step
+    rounds a number in [0.7, 1.42) by EPS, below 1 by half of that, so by EPS / 1.4 of the result at most; the one
+    before rounds a number below 1 by EPS / 2 and is multiplied by at most 1/2; those before count for less, and
+    less."""
     x = np.linspace(-125.9, 127, 1 << 20, dtype=F32)
     exp2 = by_sixteen(vec.vexp2)
     assert relative(exp2(x), np.exp2(x.astype(np.float64))) <= allowed(2)
     whole = np.arange(-126, 126, dtype=F32)[:240]
     assert np.array_equal(exp2(whole), np.exp2(whole)), "powers of two are exact"
-    assert np.array_equal(exp2(np.full(16, -3e38, F32)), np.full(16, 2.0 ** -126, F32))
+    assert np.array_equal(exp2(np.full(16, -3e38, F32)), np.full(16, 2.0**-126, F32))
 
 
 def test_rounding_to_whole_numbers() -> None:
     """Ties to even, at every size; the sign of a zero does not matter."""
     rng = np.random.default_rng(4)
     halves = np.arange(-40, 40, dtype=F32) / 2
-    edges = F32([2 ** 22 + 0.5, 2 ** 22 + 1.5, 2 ** 23 - 0.5, 2 ** 23, 2 ** 23 + 1, 2 ** 24 + 2, 1e30, 0.49999997])
-    values = np.concatenate([halves, edges, -edges, (rng.standard_normal(4000) * 10.0 ** rng.uniform(-3, 9, 4000)).astype(F32)])
+    edges = F32([2**22 + 0.5, 2**22 + 1.5, 2**23 - 0.5, 2**23, 2**23 + 1, 2**24 + 2, 1e30, 0.49999997])
+    values = np.concatenate(
+        [halves, edges, -edges, (rng.standard_normal(4000) * 10.0 ** rng.uniform(-3, 9, 4000)).astype(F32)]
+    )
     assert np.array_equal(by_sixteen(vec.round_even)(values), np.rint(values))
 
 
@@ -102,6 +107,7 @@ def test_sums_are_taken_in_halves_on_every_machine() -> None:
     def loop(a, b, n):  # type: ignore[no-untyped-def]
         for i in range(n):
             keep(b + 4 * i, total(load(a + 64 * i, "f32x16")))
+
     out = np.empty(64, F32)
     compiled(loop)(values, out, 64)
     expected = values
@@ -121,7 +127,7 @@ def dot_inputs(low: int, high: int) -> np.ndarray:
         left[i], right[i] = x, y
     left[4], right[4] = np.tile([low, high], 32), np.tile([127, -127], 32)
     rows[:, :64], rows[:, 64:128] = left.astype(np.int16).astype(np.uint8), right.astype(np.int8).view(np.uint8)
-    rows[:, 128:] = rng.integers(-2 ** 28, 2 ** 28, (400, 16)).astype("<i4").view(np.uint8)
+    rows[:, 128:] = rng.integers(-(2**28), 2**28, (400, 16)).astype("<i4").view(np.uint8)
     return rows
 
 
@@ -130,7 +136,9 @@ def test_dot_products_are_exact_integers(kind: str) -> None:
     """Including the largest products of either sign, where saturating instructions would fail."""
     signed = kind == "dot_ss"
     rows = dot_inputs(-128, 127) if signed else dot_inputs(0, 127)
-    run = emitted(192, lambda e, p: getattr(e, kind)(e.load(p, 128, "i32x16"), e.load(p, 0, "i8x64"), e.load(p, 64, "i8x64")))
+    run = emitted(
+        192, lambda e, p: getattr(e, kind)(e.load(p, 128, "i32x16"), e.load(p, 0, "i8x64"), e.load(p, 64, "i8x64"))
+    )
     left = (rows[:, :64].view(np.int8) if signed else rows[:, :64]).astype(np.int64).reshape(-1, 16, 4)
     right = rows[:, 64:128].view(np.int8).astype(np.int64).reshape(-1, 16, 4)
     bias = MACHINE.signed_bias if signed else 0

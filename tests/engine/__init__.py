@@ -1,0 +1,1 @@
+"""Kernels on the disk, the thread team, and plans."""

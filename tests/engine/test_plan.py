@@ -1,0 +1,114 @@
+"""The builder: what it emits, what it keeps alive, what it shares."""
+
+from __future__ import annotations
+
+import gc
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ggblock
+from ggblock.engine.memory import address, buffer, floats
+from ggblock.engine.plan import Builder, bits_of, round_up
+from ggblock.engine.team import Team
+from ggblock.engine.weights import describe, vector
+from ggblock.format.writer import GgufWriter, TensorSpec
+from ggblock.kernels import fields
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> ggblock.GgufFile:
+    rng = np.random.default_rng(2)
+    path = tmp_path / "w.gguf"
+    specs = [TensorSpec("a", "f32", (40, 64)), TensorSpec("b", "q8_0", (24, 64)), TensorSpec("v", "f16", (50,))]
+    with GgufWriter(path, {"general.architecture": "none"}, specs) as writer:
+        for spec in specs:
+            values = rng.standard_normal(spec.shape).astype(np.float32)
+            writer.write(
+                spec.name,
+                ggblock.quantize(values, spec.type).reshape(spec.shape[0], -1) if spec.name == "b" else values,
+            )
+    return ggblock.open(path)
+
+
+def test_numbers_in_columns() -> None:
+    assert round_up(0, 32) == 0 and round_up(1, 32) == 32 and round_up(64, 32) == 64
+    assert struct.pack("<q", bits_of(1.5, -2.25)) == struct.pack("<ff", 1.5, -2.25)
+    assert struct.pack("<q", bits_of(-0.0)) == struct.pack("<ff", -0.0, 0.0)
+
+
+@pytest.mark.parametrize("n_bytes", [1, 64, 1000, 5 << 20])
+def test_buffers_are_aligned_and_zero(n_bytes: int) -> None:
+    data = buffer(n_bytes)
+    assert data.shape == (n_bytes,) and address(data) % 64 == 0 and not data.any()
+    assert floats(3, 5).shape == (3, 5)
+
+
+def test_activations_are_written_once_for_each_form(file: ggblock.GgufFile) -> None:
+    """Two products of one norm share its row; a matrix of floats needs the float form beside the bytes."""
+    builder = Builder(("2", "1"), 1, 16)
+    x, y, z = builder.rows(64), builder.rows(40), builder.rows(24)
+    ones = floats(64) + 1
+    a = builder.norm(x, ones, 1e-6)
+    quantized, in_floats = describe(file.tensors["b"]), describe(file.tensors["a"])
+    builder.matmul(a, quantized, z)
+    builder.matmul(a, quantized, z)
+    builder.matmul(a, in_floats, y)
+    builder.barrier()
+    assert [row[0] for row in builder._rows] == [
+        "norm/2/1",
+        "matmul/q8_0/2/1",
+        "matmul/q8_0/2/1",
+        "norm/f/f",
+        "matmul/f32/f/f",
+    ]
+    assert [row[fields.BARRIER] for row in builder._rows] == [
+        fields.BATCH,
+        fields.NEVER,
+        fields.NEVER,
+        fields.BATCH,
+        fields.ALWAYS,
+    ]
+    assert builder.kernel_names() == ["norm/2/1", "matmul/q8_0/2/1", "norm/f/f", "matmul/f32/f/f"]
+
+
+def test_a_product_of_the_wrong_width_is_refused(file: ggblock.GgufFile) -> None:
+    builder = Builder(("2", "1"), 1, 16)
+    with pytest.raises(AssertionError):
+        builder.matmul(builder.copy(builder.rows(32)), describe(file.tensors["b"]), builder.rows(24))
+
+
+def test_a_matrix_of_two_plans_is_packed_once_and_a_plan_keeps_what_it_needs(file: ggblock.GgufFile) -> None:
+    team = Team(2)
+    w = describe(file.tensors["a"])
+    plans, outputs = [], []
+    for _ in range(2):
+        builder = Builder(("f", "f"), 2, 16)
+        x, y = builder.rows(64), builder.rows(40)
+        builder.matmul(builder.copy(x), w, y)
+        builder.barrier()
+        plans.append(builder.finish(team))
+        outputs.append((x.data, y.data))
+        packed = address(w.data)
+        del builder, x, y
+    assert address(w.data) == packed
+    values = np.random.default_rng(3).standard_normal(64).astype(np.float32)
+    exact = file.tensors["a"].dequantize().astype(np.float64)
+    del w
+    gc.collect()
+    junk = [floats(40, 64) + 9 for _ in range(20)]  # would overwrite memory that was let go of
+    for plan, (x_data, y_data) in zip(plans, outputs, strict=True):
+        x_data[0, :64] = values
+        plan.run(1, 0)
+        bound = 66 * 2.0**-24 * (np.abs(exact) @ np.abs(values))  # 64 fused steps, two to spare
+        assert (np.abs(y_data[0, :40] - exact @ values) <= bound).all()
+    assert len(junk) == 20
+    team.close()
+
+
+def test_vectors_are_padded_with_zeros(file: ggblock.GgufFile) -> None:
+    v = vector(file.tensors["v"])
+    assert v.dtype == np.float32 and v.shape == (64,) and not v[50:].any()
+    assert np.array_equal(v[:50], file.tensors["v"].dequantize())

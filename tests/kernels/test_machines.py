@@ -1,0 +1,87 @@
+"""Other machines: those that this CPU can run are run, those that it cannot are compiled and read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ggblock.kernels import families
+
+from .conftest import TYPES, other_machines
+from .foreign import tile_assembly
+
+CODED = tuple(name for name in families.FAMILIES if isinstance(families.family(name), families.Family))
+FLOATS = tuple(name for name in families.FAMILIES if name not in CODED)
+DOT = {"neon": r"\bsdot\b", "avxvnni": r"\bvpdpbusd\b"}
+
+
+@pytest.mark.parametrize("machine", other_machines())
+def test_machine_that_this_cpu_can_run(machine: str, runs: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> None:
+    process, output = runs[machine]
+    code = process.wait(timeout=900)
+    text = output.read_text()
+    assert code == 0, text[-4000:]
+    passed = re.search(r"(\d+) passed", text)
+    assert passed and int(passed[1]) >= 2 * len(TYPES) + 15, text[-300:]
+
+
+@pytest.mark.parametrize("machine", DOT)
+@pytest.mark.parametrize("family", CODED)
+def test_every_family_uses_the_dot_product(family: str, machine: str) -> None:
+    """One dot product instruction for each register of codes and token, no wider registers than the machine has, and no
+    calls: what LLVM cannot do in instructions it would call the C library for."""
+    fam, tokens = families.family(family), 1
+    text = tile_assembly(family, machine, tokens, "1")
+    per_vector = {"neon": 4, "avxvnni": 2}[machine]
+    assert len(re.findall(DOT[machine], text)) == fam.block // 4 * tokens * per_vector
+    assert "zmm" not in text
+    assert not re.search(r"^\s+(bl|blr|call|callq)\s", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("machine", DOT)
+@pytest.mark.parametrize("family", FLOATS)
+def test_float_families_use_fused_multiply_adds(family: str, machine: str) -> None:
+    text = tile_assembly(family, machine, 1, "f")
+    assert re.search(r"\bfmla\b" if machine == "neon" else r"\bvfmadd\d+ps\b", text)
+    assert not re.search(r"^\s+(bl|blr|call|callq)\s", text, re.MULTILINE)
+
+
+NEON_KERNELS = {  # kernel -> what its assembly must contain
+    "matmul/q4_k/2/1": r"\bsdot\b",
+    "matmul/q8_0/f/f": r"\bfmla\b",
+    "norm/2/1": r"\bsdot\b",
+    "gate/gelu/f/f": r"\bfdiv\b",
+    "copy/1/1": r"\bsdot\b",
+    "rope/neox/f16/norm": r"\bfcvt\b",
+    "attention/3/64/f16": r"\bfmla\b",
+    "combine/3/64": r"\bfmla\b",
+    "repack": r"\bldr",
+    "team": r"\bblr\b",
+    "post": r"\bstlr\b|\bldadd|\bstlxr\b",
+}
+
+
+def test_whole_kernels_compile_for_aarch64() -> None:
+    """Numba's front end with the machine "neon", LLVM's back end for AArch64: nothing of x86 is left in a kernel."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kernels.foreign", *NEON_KERNELS],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    parts = re.split(r"^==== (.*)\n", done.stdout, flags=re.MULTILINE)
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(found) == list(NEON_KERNELS)
+    for name, text in found.items():
+        assert re.search(NEON_KERNELS[name], text), name
+        called = re.findall(r"^\s+bl\s+(\S+)", text, re.MULTILINE)  # the entry calls the kernel's own function
+        outside = [
+            n for n in called if n not in ("memset", "memcpy", "memmove") and "make_" not in n and "_writer" not in n
+        ]
+        assert not outside, f"{name} calls {outside}"
