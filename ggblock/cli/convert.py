@@ -37,7 +37,7 @@ class SizeType(click.ParamType):
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
 @click.option("-t", "--type", "type_name", metavar="TYPE", help="A block type or recipe: q4_k_m, q8_0, f16, ... "
-              "(an unknown one lists them all).")
+              "(an unknown one lists them all). Without it a GGUF or GGB file keeps its types.")
 @click.option("--recipe", "recipe_file", type=click.Path(), metavar="FILE", help="A recipe of your own (TOML).")
 @click.option("--tensor-type", "overrides", multiple=True, metavar="REGEX=TYPE",
               help="Tensors whose name has the pattern in it get this type. May be repeated; the first fits.")
@@ -60,13 +60,12 @@ def command(
 ) -> None:  # fmt: skip
     """Convert SRC into the file DST.
 
-    SRC is a Hugging Face folder, a .safetensors, a torch .bin or .pt, or a .gguf file. Weights stream from the mapped
+    SRC is a Hugging Face folder, a .safetensors, a torch .bin or .pt, a .gguf or a .ggb file. DST ends in .gguf, which
+    llama.cpp and others read, or in .ggb, which only ggblock reads, without repacking. Weights stream from the mapped
     source, so a model larger than memory can be converted; DST appears only when it is complete.
     """
     from ggblock.convert import Options, execute, make_plan, open_source, summarize
 
-    if type_name is None and recipe_file is None:
-        raise click.UsageError("one of --type and --recipe is needed")
     weights = {}
     if importance is not None:
         from ggblock.convert.importance import read_importance
@@ -77,6 +76,8 @@ def command(
         weights, pre, threads,
     )
     with open_source(source) as opened:
+        if type_name is None and recipe_file is None and (opened.gguf is None or overrides):
+            raise click.UsageError("one of --type and --recipe is needed")
         plan = make_plan(opened, target, options)
         if dry_run:
             summary = summarize(plan)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
-from ..format import GgufFile, checksums, splits
+from ..format import GgufFile, checksums, panels, splits
 from ..format.metadata import Typed
+from ..format.validate import stored_bytes
 from ..format.writer import GgufWriter, TensorSpec
 from .config import Config
 from .general import general
@@ -20,6 +21,9 @@ from .names import IGNORED, Names, Target, architecture_of, names_of, pair_index
 from .recipes import Choice, Model, Recipe, choose, compiled, recipe
 from .sources import Source, SourceTensor
 from .vocabulary import convert_vocabulary
+
+_ALIGNMENT = "general.alignment"
+_GGB = "ggblock.ggb."
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Step:
 
     ``wanted``: the type it would have had the row fitted. ``source``: None for a generated tensor, whose ``values``
     are float32. ``index``: for each row the row of the source (None: the same). ``add``: added to every weight.
-    ``copies``: the source's bytes are taken as they are. ``part``: number of the output file.
+    ``copies``: the source's bytes are taken as they are. ``part``: number of the output file. ``in_panels``: stored as
+    panels of 16 rows.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Step:
     add: float = 0.0
     copies: bool = False
     part: int = 0
+    in_panels: bool = False
 
     @property
     def n_rows(self) -> int:
@@ -84,11 +90,11 @@ class Step:
 
     @property
     def n_bytes(self) -> int:
-        return self.n_rows * self.type.row_bytes(self.n_cols)
+        return stored_bytes(self.type, self.n_rows, self.type.row_bytes(self.n_cols), self.in_panels)
 
     @property
     def spec(self) -> TensorSpec:
-        return TensorSpec(self.name, self.type, self.shape)
+        return TensorSpec(self.name, self.type, self.shape, self.in_panels)
 
 
 @dataclass(frozen=True)
@@ -149,15 +155,26 @@ def make_plan(source: Source, target: str, options: Options) -> Plan:
     `errors.TokenizerError`), `errors.SettingError`, `errors.RowDoesNotFit` where a fallback is forbidden, and
     `errors.WouldOverwriteInput`.
     """
-    chosen = recipe(options.type, file=options.recipe_file, overrides=options.overrides, pure=options.pure)
+    ggb = target.endswith(".ggb")
+    if ggb and not options.checksums:
+        raise errors.SettingError("the GGB profile requires checksums", where="checksums")
+    keep = source.gguf is not None and options.type is None and options.recipe_file is None and not options.overrides
+    if keep:
+        chosen = Recipe("as it is", "f32", 0)
+    else:
+        chosen = recipe(options.type, file=options.recipe_file, overrides=options.overrides, pure=options.pure)
     if source.gguf is not None:
         metadata, steps, model, notes = _from_gguf(source.gguf, source)
     else:
         metadata, steps, model, notes = _from_checkpoint(source, options)
-    steps = _typed(source, steps, chosen, model, options)
-    metadata["general.file_type"] = Typed("u32", chosen.file_type)
-    metadata["general.quantization_version"] = Typed("u32", 2)
-    metadata["ggblock.recipe"] = chosen.name
+    if not keep:
+        steps = _typed(source, steps, chosen, model, options)
+        metadata["general.file_type"] = Typed("u32", chosen.file_type)
+        metadata["general.quantization_version"] = Typed("u32", 2)
+        metadata["ggblock.recipe"] = chosen.name
+    if ggb:
+        steps = [replace(s, in_panels=len(s.shape) > 1 and s.type.name in panels.UNITS) for s in steps]
+        _mark_ggb(metadata)
     steps, paths = _split(source, steps, target, options)
     plan = Plan(source, chosen, options, metadata, tuple(steps), tuple(paths), 0, tuple(notes))
     if plan.fallbacks and not options.fallback:
@@ -171,11 +188,23 @@ def make_plan(source: Source, target: str, options: Options) -> Plan:
     return replace(plan, n_bytes=size)
 
 
+def _mark_ggb(metadata: dict[str, Any]) -> None:
+    """Add the keys of the GGB profile; panels begin where a vector load likes it."""
+    if _ALIGNMENT in metadata:
+        metadata[_GGB + "alignment"] = metadata[_ALIGNMENT]  # what the way back restores
+    metadata[_ALIGNMENT] = Typed("u32", 64)
+    metadata[_GGB + "version"] = Typed("u32", 1)
+
+
 def _from_gguf(file: GgufFile, source: Source) -> tuple[dict[str, Any], list[Step], Model, list[str]]:
     metadata: dict[str, Any] = {
         key: value for key, value in file.metadata.typed_items().items()
-        if key not in splits.KEYS and key not in checksums.KEYS and not key.startswith("ggblock.ggb.")
+        if key not in splits.KEYS and key not in checksums.KEYS
     }  # fmt: skip
+    if metadata.pop(_GGB + "version", None) is not None:
+        del metadata[_ALIGNMENT]
+    if _GGB + "alignment" in metadata:
+        metadata[_ALIGNMENT] = metadata.pop(_GGB + "alignment")
     architecture = file.metadata.get("general.architecture")
 
     def count(key: str, default: int) -> int:

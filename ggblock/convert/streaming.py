@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
+from ..format import panels
 from ..format.writer import GgufWriter
 from .encode import encode_rows
 from .plan import Plan, Step
@@ -73,7 +74,7 @@ def execute(plan: Plan, progress: Progress | None = None) -> Result:
 
                 def report(rows: int, step: Step = step, before: int = n_bytes) -> None:
                     if progress is not None:
-                        progress(step.name, before + rows * step.type.row_bytes(step.n_cols), total)
+                        progress(step.name, before + min(step.n_bytes, rows * step.type.row_bytes(step.n_cols)), total)
 
                 written = _write(plan, step, writer, report)
                 n_bytes += step.n_bytes
@@ -137,11 +138,13 @@ def _write(plan: Plan, step: Step, writer: GgufWriter, report: Callable[[int], N
     importance = plan.options.importance.get(step.name)
     replaced = 0
     per_chunk = max(1, CHUNK_WEIGHTS // step.n_cols)
+    if step.in_panels:
+        per_chunk = -(-per_chunk // panels.ROWS) * panels.ROWS
     for i0 in range(0, step.n_rows, per_chunk):
         i1 = min(step.n_rows, i0 + per_chunk)
         if step.copies and step.source is not None:
             raw = step.source.raw_rows(i0, i1)
-            if step.type.unpack is None:
+            if step.type.unpack is None and step.type.name in ("f32", "f16", "bf16", "f64"):
                 _checked(plan, step, step.source.rows(i0, i1), i0)
         else:
             rows = _rows(step, i0, i1)

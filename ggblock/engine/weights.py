@@ -105,8 +105,14 @@ def _pieces(w: Weight) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
 
 
 def pack(weights: list[Weight], team: Team) -> None:
-    """Fills ``data`` of every weight, on all threads of ``team``, one tensor after the other."""
+    """Fills ``data`` of every weight, on all threads of ``team``, one tensor after the other.
+
+    Weights that lie in panels in their file are used where they are.
+    """
     repack = kernels(["repack"])["repack"]
+    for w in weights:
+        if w.tensor.in_panels and w.family == w.tensor.type.name and not w.data.size:
+            w.data = w.tensor.panels.reshape(-1)  # a GGB file is run as it lies, shared with other processes
     waiting = [w for w in weights if not w.data.size]
     arena = Arena(sum(aligned(w.n_panels * w.panel_bytes) for w in waiting))
     for w in waiting:

@@ -35,6 +35,37 @@ def block_bytes(name: str) -> int:
     return sum(n for n, _ in UNITS[name])
 
 
+#: Private type ids of tensors in panels: this plus ggml's number. Far from any id that another reader knows.
+FIRST_ID = 0x47470000
+
+
+def type_id(ggml_id: int) -> int:
+    """The private id of a type in panels."""
+    return FIRST_ID + ggml_id
+
+
+def plain_id(number: int) -> int | None:
+    """ggml's number of the type with the private id ``number``; None where ``number`` is no such id."""
+    return number - FIRST_ID if FIRST_ID <= number < FIRST_ID + 0x10000 else None
+
+
+def row_bytes(name: str, n_bytes: int) -> int:
+    """Bytes that a row of ``n_bytes`` takes in a panel: float rows are filled up to 8 columns."""
+    size = block_bytes(name)
+    return -(-n_bytes // size) * size
+
+
+def panel_bytes(name: str, n_bytes: int) -> int:
+    """Bytes of a panel of 16 rows of ``n_bytes`` each."""
+    return ROWS * row_bytes(name, n_bytes)
+
+
+def fill(rows: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
+    """``rows`` uint8 (n_rows, n_bytes) with zero bytes up to `row_bytes`."""
+    missing = row_bytes(name, rows.shape[1]) - rows.shape[1]
+    return np.pad(rows, ((0, 0), (0, missing))) if missing else rows
+
+
 def to_panels(rows: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
     """``rows`` uint8 (n_rows, n_blocks * block_bytes) to uint8 (n_panels, n_blocks * 16 * block_bytes), C order.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import errors
 from ..blocks import BlockType
-from . import byteorder, header, limits, splits, validate
+from . import byteorder, header, limits, panels, splits, validate
 from .mapped import Mapped
 from .metadata import Metadata
 
@@ -21,11 +21,15 @@ class Tensor:
 
     ``name``. ``type``: its `BlockType`. ``shape``: NumPy's order, rows first, e.g. (n_vocab, n_embd); ``ne`` is the
     same reversed, as in the file. ``n_weights``, ``n_rows``, ``n_cols``: a tensor of more than two dimensions is
-    seen as rows of ``n_cols`` weights. ``row_bytes``, ``n_bytes``: stored size. ``offset_bytes``: of its first byte
+    seen as rows of ``n_cols`` weights. ``row_bytes``: of a row of blocks. ``n_bytes``: stored
+    size. ``in_panels``: whether 16 rows are interleaved in the file (``spec/panels.md``); every method gives rows.
+    ``offset_bytes``: of its first byte
     in ``path``, the file (or part) that holds it. All views raise ValueError once the file is closed.
     """
 
-    __slots__ = ("_mapped", "n_rows", "n_weights", "name", "ne", "offset_bytes", "row_bytes", "type")
+    __slots__ = (
+        "_mapped", "in_panels", "n_bytes", "n_rows", "n_weights", "name", "ne", "offset_bytes", "row_bytes", "type"
+    )  # fmt: skip
 
     def __init__(self, mapped: Mapped, placed: validate.Placed) -> None:
         self._mapped = mapped
@@ -35,6 +39,8 @@ class Tensor:
         self.n_weights: int = placed.n_weights
         self.n_rows: int = placed.n_rows
         self.row_bytes: int = placed.row_bytes
+        self.n_bytes: int = placed.n_bytes
+        self.in_panels: bool = placed.in_panels
         self.offset_bytes: int = placed.start
 
     @property
@@ -53,17 +59,33 @@ class Tensor:
         return self.ne[0] if self.ne else 1
 
     @property
-    def n_bytes(self) -> int:
-        """Stored bytes."""
-        return self.n_rows * self.row_bytes
-
-    @property
     def raw(self) -> NDArray[np.uint8]:
         """The blocks as they lie in the file: uint8 (n_rows, row_bytes), a read-only view of the mapping.
 
-        Of a big-endian file it is a converted copy, so that the blocks are always little-endian.
+        Of a big-endian file, and of a tensor in panels, it is a converted copy: rows of little-endian blocks.
         """
         return self._raw_rows(0, self.n_rows)
+
+    @property
+    def panels(self) -> NDArray[np.uint8]:
+        """The panels of a tensor that is ``in_panels``: uint8 (n_panels, panel_bytes), a view of the mapping."""
+        if not self.in_panels:
+            raise ValueError(f"{self.name} is not in panels")
+        return self._panels(0, -(-self.n_rows // panels.ROWS))
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The blocks of some rows, in the order asked for: uint8 (len(rows), row_bytes), a copy."""
+        if not self.in_panels:
+            return self.raw[rows]
+        out = np.empty((len(rows), self.row_bytes), np.uint8)
+        for i, row in enumerate(rows.tolist()):
+            out[i] = self.raw_rows(row, row + 1)[0]
+        return out
+
+    def _panels(self, p0: int, p1: int) -> NDArray[np.uint8]:
+        size = panels.panel_bytes(self.type.name, self.row_bytes)
+        start = self.offset_bytes + p0 * size
+        return np.frombuffer(self._mapped.data, np.uint8, (p1 - p0) * size, start).reshape(p1 - p0, size)
 
     def release(self) -> None:
         """Tell the system that the tensor's pages need not stay in memory; they are read again when touched."""
@@ -90,6 +112,10 @@ class Tensor:
         n_bytes, start = (i1 - i0) * self.row_bytes, self.offset_bytes + i0 * self.row_bytes
         if n_bytes == 0:
             return np.empty((0, self.row_bytes), np.uint8)
+        if self.in_panels:
+            p0, p1 = i0 // panels.ROWS, -(-i1 // panels.ROWS)
+            rows = panels.from_panels(self._panels(p0, p1), self.type.name, i1 - p0 * panels.ROWS)
+            return np.ascontiguousarray(rows[i0 - p0 * panels.ROWS :, : self.row_bytes])
         view = np.frombuffer(self._mapped.data, np.uint8, n_bytes, start).reshape(i1 - i0, self.row_bytes)
         return byteorder.swap(view, self.type) if self._mapped.big_endian else view
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import blocks, errors
-from . import limits
+from . import checksums, limits, panels
 from .header import Header, TensorRecord
 from .mapped import Mapped
 from .metadata import Typed
@@ -12,7 +12,10 @@ from .metadata import Typed
 
 @dataclass(frozen=True)
 class Placed:
-    """A tensor that was checked. ``start``: offset of its first byte in the file. ``row_bytes``: bytes a row."""
+    """A tensor that was checked. ``start``: offset of its first byte in the file. ``row_bytes``: bytes a row.
+
+    ``n_bytes``: bytes in the file. ``in_panels``: whether they are panels of 16 rows (``spec/panels.md``).
+    """
 
     record: TensorRecord
     type: blocks.BlockType
@@ -20,6 +23,8 @@ class Placed:
     n_rows: int
     row_bytes: int
     start: int
+    n_bytes: int
+    in_panels: bool
 
 
 def alignment(values: dict[str, Typed], path: str) -> int:
@@ -50,7 +55,11 @@ def place(header: Header, mapped: Mapped, align: int) -> list[Placed]:
     for record in header.records:
         block = block_type(record, mapped.path)
         n_weights, n_rows, row_bytes = sizes(record, block, mapped.path)
-        n_bytes = n_rows * row_bytes
+        in_panels = panels.plain_id(record.type_id) is not None
+        n_bytes = stored_bytes(block, n_rows, row_bytes, in_panels)
+        if in_panels and mapped.big_endian:
+            raise errors.UnknownType("panels are little-endian only", file=mapped.path, where=record.name,
+                                     offset_bytes=record.at, actual=record.type_id)
         if record.offset % align:
             raise errors.BadAlignment(
                 "the tensor's offset does not respect the alignment", file=mapped.path, where=record.name,
@@ -68,14 +77,32 @@ def place(header: Header, mapped: Mapped, align: int) -> list[Placed]:
                 where=record.name, offset_bytes=record.at, expected=f"a file of at least {base + end} bytes",
                 actual=mapped.size,
             )
-        placed.append(Placed(record, block, n_weights, n_rows, row_bytes, start))
+        placed.append(Placed(record, block, n_weights, n_rows, row_bytes, start, n_bytes, in_panels))
+    version = header.values.get("ggblock.ggb.version")
+    if version is not None and version.value != 1:
+        raise errors.UnsupportedVersion("a GGB file of a newer version", file=mapped.path, where="ggblock.ggb.version",
+                                        expected=1, actual=version.value)
+    if any(each.in_panels for each in placed) and checksums.TENSORS not in header.values:
+        raise errors.MissingKey("a file with tensors in panels must have checksums", file=mapped.path,
+                                where=checksums.TENSORS)
     return placed
+
+
+def stored_bytes(block: blocks.BlockType, n_rows: int, row_bytes: int, in_panels: bool) -> int:
+    """Bytes of a tensor in the file."""
+    if not in_panels:
+        return n_rows * row_bytes
+    return -(-n_rows // panels.ROWS) * panels.panel_bytes(block.name, row_bytes)
 
 
 def block_type(record: TensorRecord, path: str) -> blocks.BlockType:
     """The block type of ``record``; raises `errors.UnknownType` or `errors.RemovedType` with file and tensor."""
     try:
-        return blocks.by_id(record.type_id)
+        plain = panels.plain_id(record.type_id)
+        block = blocks.by_id(record.type_id if plain is None else plain)
+        if plain is not None and block.name not in panels.UNITS:
+            raise errors.UnknownType(f"{block.label} has no panels")
+        return block
     except errors.UnknownType as fault:
         raise type(fault)(
             fault.message, file=path, where=record.name, offset_bytes=record.at, actual=record.type_id

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .. import blocks, errors
 from . import checksums as sums
-from . import encode, limits, validate
+from . import encode, limits, panels, validate
 from .header import TensorRecord
 from .metadata import ArrayValue, Metadata, Typed, infer
 
@@ -30,11 +30,15 @@ _ALIGNMENT = "general.alignment"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to be written: ``name``, block ``type`` (or its name), ``shape`` in NumPy's order, rows first."""
+    """A tensor to be written: ``name``, block ``type`` (or its name), ``shape`` in NumPy's order, rows first.
+
+    ``in_panels``: store panels of 16 rows, which only ggblock reads. Data are given as rows in any case.
+    """
 
     name: str
     type: blocks.BlockType | str
     shape: tuple[int, ...]
+    in_panels: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,11 @@ class _Plan:
     n_rows: int
     row_bytes: int
     start: int
+    in_panels: bool
 
     @property
     def n_bytes(self) -> int:
-        return self.n_rows * self.row_bytes
+        return validate.stored_bytes(self.type, self.n_rows, self.row_bytes, self.in_panels)
 
     @property
     def n_cols(self) -> int:
@@ -137,11 +142,14 @@ class GgufWriter:
                 raise errors.BadShape(
                     "a tensor has 1 to 4 dimensions", file=self.path, where=spec.name, actual=tuple(spec.shape)
                 )
-            record = TensorRecord(spec.name, ne, block.ggml_id, offset, 0)
+            if spec.in_panels and block.name not in panels.UNITS:
+                raise errors.UnknownType(f"{block.label} has no panels", file=self.path, where=spec.name)
+            number = panels.type_id(block.ggml_id) if spec.in_panels else block.ggml_id
+            record = TensorRecord(spec.name, ne, number, offset, 0)
             _, n_rows, row_bytes = validate.sizes(record, block, None)
-            plan.append(_Plan(spec.name, block, tuple(spec.shape), n_rows, row_bytes, offset))
+            plan.append(_Plan(spec.name, block, tuple(spec.shape), n_rows, row_bytes, offset, spec.in_panels))
             records.append(record)
-            offset = _padded(offset + n_rows * row_bytes, self.alignment)
+            offset = _padded(offset + plan[-1].n_bytes, self.alignment)
         return plan, records
 
     def __enter__(self) -> GgufWriter:
@@ -226,6 +234,14 @@ class GgufWriter:
                 actual=self._rows_done + n_rows,
             )
         raw = self._encoded(plan, np.asarray(data), n_rows)
+        if plan.in_panels:
+            if self._rows_done % panels.ROWS:
+                raise errors.ShapeMismatch(
+                    f"rows in panels are written {panels.ROWS} at a time", file=self.path, where=plan.name,
+                    expected=f"a multiple of {panels.ROWS}", actual=self._rows_done,
+                )
+            rows = panels.fill(raw.reshape(n_rows, plan.row_bytes), plan.type.name)
+            raw = panels.to_panels(rows, plan.type.name).reshape(-1)
         if self._rows_done == 0:
             self._pad(self._base + plan.start)
             self._digest = sums.new() if self._digests is not None else None

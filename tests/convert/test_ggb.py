@@ -1,0 +1,142 @@
+"""The GGB profile: panels and back to the bit for every type and odd shapes; what is refused."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ggblock
+from ggblock import blocks, errors
+from ggblock.convert import Options, execute, make_plan, open_source
+from ggblock.format import GgufWriter, TensorSpec, panels
+
+from . import checkpoints as ck
+
+
+def convert(source: Path, target: Path, kind: str | None = None) -> None:
+    with open_source(source) as opened:
+        execute(make_plan(opened, str(target), Options(type=kind, allow_nonfinite=True)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_to_panels_and_back_loses_nothing(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("ggb")
+    rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
+    specs, contents = [], []
+    for i in range(data.draw(st.integers(1, 4))):
+        block = blocks.by_name(data.draw(st.sampled_from(sorted(blocks.REGISTRY))))
+        shape = tuple(data.draw(st.lists(st.integers(1, 37), max_size=2)))
+        shape = (*shape, block.block_size * data.draw(st.integers(1, 3)))
+        specs.append(TensorSpec(f"t{i}", block, shape))
+        n_bytes = int(np.prod(shape)) // block.block_size * block.block_bytes
+        contents.append(rng.integers(0, 256, n_bytes, np.uint8))
+    alignment = data.draw(st.sampled_from([None, 32, 128]))
+    with GgufWriter(folder / "a.gguf", {"general.architecture": "x"}, specs, alignment, checksums=True) as writer:
+        for spec, raw in zip(specs, contents, strict=True):
+            writer.write(spec.name, raw)
+    convert(folder / "a.gguf", folder / "b.ggb")
+    convert(folder / "b.ggb", folder / "c.gguf")
+    a, b, c = (ggblock.open(folder / name) for name in ("a.gguf", "b.ggb", "c.gguf"))
+    with a, b, c:
+        assert list(a.tensors) == list(b.tensors) == list(c.tensors)
+        for name, tensor in a.tensors.items():
+            assert np.array_equal(tensor.raw, b.tensors[name].raw) and np.array_equal(tensor.raw, c.tensors[name].raw)
+            middle = tensor.n_rows // 2
+            assert np.array_equal(tensor.raw[middle:], b.tensors[name].raw_rows(middle, tensor.n_rows))
+            assert b.tensors[name].in_panels == (len(tensor.shape) > 1 and tensor.type.name in panels.UNITS)
+        keys = {key: a.metadata[key] for key in a.metadata if not key.startswith("ggblock.header")}
+        assert keys == {key: c.metadata[key] for key in c.metadata if not key.startswith("ggblock.header")}
+
+
+def test_a_ggb_file_from_a_checkpoint(tmp_path: Path) -> None:
+    ck.make(tmp_path / "m", ck.llama_config())
+    convert(tmp_path / "m", tmp_path / "m.gguf", "q8_0")
+    convert(tmp_path / "m", tmp_path / "m.ggb", "q8_0")
+    with ggblock.open(tmp_path / "m.gguf") as a, ggblock.open(tmp_path / "m.ggb") as b:
+        for name, tensor in a.tensors.items():
+            other = b.tensors[name]
+            assert np.array_equal(tensor.raw, other.raw)
+            if other.in_panels:
+                assert other.offset_bytes % 64 == 0
+                assert np.array_equal(other.panels, panels.to_panels(tensor.raw, tensor.type.name))
+                rows = np.array([3, 0, 3, tensor.n_rows - 1])
+                assert np.array_equal(other.gather(rows), tensor.raw[rows])
+        assert b.metadata["ggblock.ggb.version"] == 1
+        assert sum(t.in_panels for t in b.tensors.values()) == 15
+
+
+def test_other_readers_refuse_it(tmp_path: Path) -> None:
+    import gguf
+
+    ck.make(tmp_path / "m", ck.llama_config())
+    convert(tmp_path / "m", tmp_path / "m.ggb", "q8_0")
+    with pytest.raises(ValueError):
+        gguf.GGUFReader(tmp_path / "m.ggb")
+    known = set(gguf.GGMLQuantizationType)
+    assert not known & {panels.type_id(block.ggml_id) for block in blocks.REGISTRY.values()}
+
+
+def test_faults(tmp_path: Path) -> None:
+    spec = TensorSpec("w", "q8_0", (20, 64), in_panels=True)
+    raw = np.zeros((20, 68), np.uint8)
+    with GgufWriter(tmp_path / "x.ggb", {}, [spec]) as writer:
+        writer.write("w", raw)
+    with pytest.raises(errors.MissingKey, match="must have checksums"):
+        ggblock.open(tmp_path / "x.ggb")
+    with pytest.raises(errors.UnknownType, match="no panels"):
+        GgufWriter(tmp_path / "y.ggb", {}, [TensorSpec("w", "iq1_s", (2, 256), in_panels=True)])
+    with pytest.raises(errors.ShapeMismatch, match="16 at a time"):
+        with GgufWriter(tmp_path / "y.ggb", {}, [spec], checksums=True) as writer:
+            writer.write_rows("w", raw[:3])
+            writer.write_rows("w", raw[3:])
+    with GgufWriter(tmp_path / "z.ggb", {}, [spec], checksums=True) as writer:
+        writer.write("w", raw)
+    whole = (tmp_path / "z.ggb").read_bytes()
+    at = whole.index((panels.FIRST_ID + 8).to_bytes(4, "little"))
+    for number in (panels.FIRST_ID + 16, panels.FIRST_ID + 999):
+        (tmp_path / "w.ggb").write_bytes(whole[:at] + number.to_bytes(4, "little") + whole[at + 4 :])
+        with pytest.raises((errors.UnknownType, errors.BadShape)):
+            ggblock.open(tmp_path / "w.ggb")
+    (tmp_path / "w.ggb").write_bytes(whole[:-64])
+    with pytest.raises(errors.TensorOutOfFile):
+        ggblock.open(tmp_path / "w.ggb")
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "f16"])
+def test_a_ggb_file_runs_as_it_lies(tmp_path: Path, kind: str) -> None:
+    from ggblock.models import build
+
+    config = ck.llama_config(tie_word_embeddings=False)
+    ck.make(tmp_path / "m", config)
+    logits = []
+    for target in ("m.gguf", "m.ggb"):
+        convert(tmp_path / "m", tmp_path / target, kind)
+        with ggblock.open(tmp_path / target) as file:
+            model = build(file, threads=1)
+            logits.append(model.forward([5, 9, 200, 3, 9], 0, all_logits=True))
+            model.close()
+    assert np.array_equal(*logits) and float(np.std(logits[0])) > 0
+
+
+def test_the_specification_has_the_same_table() -> None:
+    text = (Path(__file__).parents[2] / "spec" / "panels.md").read_text("utf-8")
+    table = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and "×" in cells[-1] and "width" not in cells[-1]:
+            runs = tuple(tuple(int(n) for n in run.split("×")) for run in cells[1].split(","))
+            table.update({name.strip(): runs for name in cells[0].split(",")})
+    assert table == {name: runs for name, runs in panels.UNITS.items() if name in blocks.REGISTRY}
+    assert f"0x{panels.FIRST_ID:08x}" in text
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    spec = TensorSpec("w", "q8_0", (16, 32), in_panels=True)
+    with GgufWriter(tmp_path / "x.ggb", {"ggblock.ggb.version": 2}, [spec], checksums=True) as writer:
+        writer.write("w", np.zeros((16, 34), np.uint8))
+    with pytest.raises(errors.UnsupportedVersion, match="newer version"):
+        ggblock.open(tmp_path / "x.ggb")
