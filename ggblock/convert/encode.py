@@ -39,7 +39,8 @@ def prepare(type_names: Iterable[str], notify: Notify | None = None) -> None:
 
 
 def encode_rows(
-    rows: F32, type_name: str, importance: F32 | None = None, threads: int | None = None, *, allow_nonfinite: bool = False
+    rows: F32, type_name: str, importance: F32 | None = None, threads: int | None = None, *,
+    allow_nonfinite: bool = False,
 ) -> U8:
     """Encodes float32 (n_rows, n_cols) as uint8 (n_rows, row_bytes).
 
@@ -92,10 +93,11 @@ def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | No
 
     ``array``: any real numbers, shape (..., n_cols), rows last; one dimension is one row. ``type``: a block type or its
     name. ``importance``: float (n_cols,), not negative: how much the squared error of each column counts, or None.
-    Returns uint8 (n_rows, row_bytes) with all leading dimensions counted as rows. F32, F16 and BF16 keep NaN and infinity.
+    Returns uint8 (n_rows, row_bytes) with all leading dimensions counted as rows. F32, F16 and BF16 keep NaN and
+    infinity.
 
-    The first use of a type compiles its quantizer, in some seconds, and keeps it on disk. Informative: the codes are good,
-    not promised; only what `dequantize` makes of them is specified.
+    The first use of a type compiles its quantizer, in some seconds, and keeps it on disk. Informative: the codes are
+    good, not promised; only what `dequantize` makes of them is specified.
 
     Raises what `encode_rows` raises.
     """
@@ -111,7 +113,7 @@ def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | No
 
 
 def _importance(importance: NDArray[Any], n_cols: int) -> F32 | None:
-    """Scaled by a power of two so that the largest lies in [0.5, 1), none below `LEAST_IMPORTANCE`; None where all are 0."""
+    """Scaled by a power of two: the largest in [0.5, 1), none below `LEAST_IMPORTANCE`; None where all are 0."""
     values = np.ascontiguousarray(importance, np.float32)
     if values.shape != (n_cols,):
         raise errors.BadShape("importance is one number a column", expected=(n_cols,), actual=values.shape)
@@ -138,4 +140,5 @@ def _refuse(rows: F32, out: NDArray[Any], block: BlockType) -> None:
             column = int(np.flatnonzero(~fits)[0])
             limit = "finite weights" if block.name in ("f32", "f64") else \
                 "weights up to 3.39e38 in size" if block.name == "bf16" else f"weights up to {MAX_WEIGHT} in size"
-            raise errors.NonFiniteWeight(f"{block.label} holds only {limit}", where=f"row {i}, column {column}", actual=row[column])
+            raise errors.NonFiniteWeight(f"{block.label} holds only {limit}", where=f"row {i}, column {column}",
+                                         actual=row[column])

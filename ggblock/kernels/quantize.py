@@ -33,12 +33,12 @@ def copy_bytes(source, to, n_bytes):
 
 
 def make_quantize(name: str) -> Any:
-    """Columns: weights, importance or 0, blocks out, number of blocks, blocks a row, counter, scratch, bytes of scratch a
-    thread, faults, 0.
+    """Columns: weights, importance or 0, blocks out, number of blocks, blocks a row, counter, scratch, bytes of
+    scratch a thread, faults, 0.
 
-    ``weights``: float32 of consecutive rows. ``importance``: float32 of one row, finite and positive. ``counter``: int64,
-    0 at the start, from which threads draw groups of 16 blocks; ``faults``: int64, set to 1 where a weight is NaN or larger
-    in size than ``LARGEST`` (the block's bytes are then of no use).
+    ``weights``: float32 of consecutive rows. ``importance``: float32 of one row, finite and positive. ``counter``:
+    int64, 0 at the start, from which threads draw groups of 16 blocks; ``faults``: int64, set to 1 where a weight is
+    NaN or larger in size than ``LARGEST`` (the block's bytes are then of no use).
     """
     if name in ("f16", "bf16"):
         return quantize_floats.make_convert(name)

@@ -1,4 +1,4 @@
-"""Types whose codes follow from the weights without a search: Q8_0 (ggml's bytes), Q1_0, MXFP4 (three exponents are tried)."""
+"""Types whose codes follow from the weights without a search: Q8_0 (ggml's bytes), Q1_0, MXFP4 (of three exponents)."""
 from __future__ import annotations
 
 from typing import Any
@@ -48,7 +48,8 @@ def _make_q8_0(block: BlockType) -> Any:
 
 def _make_q1_0(block: BlockType) -> Any:
     """Signs, and the mean magnitude, which is the least-squares scale; 0 counts as positive."""
-    at_d, n, weigh, pack = block.field("d").offset * 16, block.block_size, make_weigh(block.block_size), make_pack(block.field("qs"))
+    at_d, n = block.field("d").offset * 16, block.block_size
+    weigh, pack = make_weigh(n), make_pack(block.field("qs"))
 
     @inline_strict
     def encode(p, given, none):
@@ -64,7 +65,7 @@ def _make_q1_0(block: BlockType) -> Any:
 
 
 def _make_mxfp4(block: BlockType) -> Any:
-    """The power of two that sends the largest magnitude to 4..8 (OCP's choice), its half or its double, whichever is best."""
+    """The power of two that sends the largest magnitude to 4..8 (OCP's choice), its half or its double: the best."""
     n, weigh, pack = block.block_size, make_weigh(block.block_size), make_pack(block.field("qs"))
     at_e = block.field("e").offset * 16
     magnitudes = E2M1_DOUBLED[:8].astype(np.float32)

@@ -13,7 +13,23 @@ from ..simd.jit import inline_strict
 from ..simd.vec import convert, less, load, select, splat, zero
 from .quantize_scales import half_step
 from .quantize_search import make_range_search, make_weigh
-from .quantize_vectors import CODES, OUT, F, I, W, X, as_half, clamp, half_bits, half_value, make_pack, nearest, put_byte, put_half, reciprocal
+from .quantize_vectors import (
+    CODES,
+    OUT,
+    F,
+    I,
+    W,
+    X,
+    as_half,
+    clamp,
+    half_bits,
+    half_value,
+    make_pack,
+    nearest,
+    put_byte,
+    put_half,
+    reciprocal,
+)
 
 
 def make_encode(block: BlockType) -> Any:
@@ -40,7 +56,7 @@ def make_encode(block: BlockType) -> Any:
         for i in range(-1, 2 + none):
             d = half_value(half_step(half, i))
             f, m = reciprocal(d), start
-            for again in range(3 + none):
+            for _ in range(3 + none):
                 total = sum_w = sum_miss = zero(F)
                 for k in range(n):
                     v, weight = load(p + X + 64 * k, F), load(p + W + 64 * k, F)

@@ -12,10 +12,26 @@ import numpy as np
 
 from ..blocks import BlockType
 from ..simd.jit import inline_strict
-from ..simd.vec import convert, less, load, select, shift_left, shift_right, splat, store, vmax, zero
+from ..simd.vec import convert, less, load, select, shift_left, splat, store, vmax, zero
 from .quantize_search import make_range_search, make_weigh
-from .quantize_vectors import (CODES, FLOATS, OUT, SMALL, F, I, W, X, as_half, clamp, make_pack, nearest, put_byte, put_half,
-                               reciprocal, super_scale)
+from .quantize_vectors import (
+    CODES,
+    FLOATS,
+    OUT,
+    SMALL,
+    F,
+    I,
+    W,
+    X,
+    as_half,
+    clamp,
+    make_pack,
+    nearest,
+    put_byte,
+    put_half,
+    reciprocal,
+    super_scale,
+)
 
 SCALES, MINS = FLOATS, FLOATS + 16 * 64                 # of the sub-blocks alone; then their multiples
 BEST_SCALES, BEST_MINS = FLOATS + 32 * 64, FLOATS + 48 * 64
@@ -66,7 +82,7 @@ def make_encode(block: BlockType) -> Any:
 
     @inline_strict
     def tried(p, none, d, dmin, ms, mm):
-        """Multiples of the super-scales for scales and mins at ``ms`` and ``mm``: gain, sums for better super-scales."""
+        """Multiples of the super-scales for scales and mins at ``ms`` and ``mm``: error, sums for the next ones."""
         total = aa = bb = cc = dd = ee = zero(F)
         inv_d, inv_m = reciprocal(d), reciprocal(dmin)
         two = splat(np.float32(2), F)
@@ -85,7 +101,8 @@ def make_encode(block: BlockType) -> Any:
                 m = clamp(nearest((scale * tq - sx) * inv_w * inv_m), np.float32(0), limit)
                 minimum = dmin * m
                 # the squared error is sum(w x x) less this
-                gain = two * (scale * tqx - minimum * sx + scale * minimum * tq) - scale * scale * tqq - minimum * minimum * sw
+                gain = two * (scale * tqx - minimum * sx + scale * minimum * tq) \
+                    - scale * scale * tqq - minimum * minimum * sw
                 better = less(best, gain)
                 best, bs, bm = select(better, gain, best), select(better, s, bs), select(better, m, bm)
                 sq, sqq, sqx = select(better, tq, sq), select(better, tqq, sqq), select(better, tqx, sqx)

@@ -13,18 +13,32 @@ from ..blocks.codebooks import IQ4_LEVELS
 from ..simd.jit import inline_strict
 from ..simd.vec import convert, less, load, select, splat, zero
 from .quantize_search import Grid, make_scale_search, make_ternary_search, make_weigh
-from .quantize_vectors import CODES, OUT, F, I, W, X, half_bits, half_value, make_pack, nearest, put_byte, put_half, reciprocal
+from .quantize_vectors import (
+    CODES,
+    OUT,
+    F,
+    I,
+    W,
+    X,
+    half_bits,
+    half_value,
+    make_pack,
+    nearest,
+    put_byte,
+    put_half,
+    reciprocal,
+)
 
 GRIDS = {"q4_0": (-8, 7, None), "q5_0": (-16, 15, None), "iq4_nl": (-127, 113, IQ4_LEVELS), "q2_0": (-1, 2, None),
          "tq1_0": (-1, 1, None), "tq2_0": (-1, 1, None)}
 
 # steps of the search: width, number on either side, polishes; always from both ends
-STEPS = {"q4_0": (0.2, 6, 2), "q5_0": (0.2, 6, 2), "iq4_nl": (3.0, 6, 1), "q2_0": (0.12, 8, 2)}
+STEPS = {"q4_0": (0.125, 10, 2), "q5_0": (0.2, 6, 2), "iq4_nl": (3.0, 6, 1), "q2_0": (0.12, 8, 2)}
 
 
 @inline_strict
 def half_step(half, by):
-    """The half ``by`` places further from zero than ``half`` (both as bits), with its sign; never beyond zero or 65504."""
+    """The half ``by`` places further from zero than ``half`` (both as bits), with its sign; within zero and 65504."""
     magnitude = (half & splat(np.int32(0x7FFF), I)) + splat(np.int32(by), I)
     magnitude = select(less(magnitude, zero(I)), zero(I), magnitude)
     top = splat(np.int32(0x7BFF), I)

@@ -9,12 +9,13 @@ tried one after the other (compiling Q6_K then took minutes, not seconds).
 """
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
 from ..simd.jit import inline_strict
-from ..simd.vec import less, load, select, splat, store, vabs, vmax, vmin, vsqrt, zero
+from ..simd.vec import less, load, select, splat, store, vabs, vmax, vmin, zero
 from .quantize_vectors import HUGE, F, clamp, nearest, reciprocal
 
 
@@ -38,11 +39,13 @@ def solve_range(sum_w, sum_y, a, b, c, most):
     return gain, scale, offset
 
 
-def make_range_search(n: int, code_max: int, first: float, width: float, n_steps: int, n_polish: int, signed: bool = False) -> Any:
-    """``search(x, w, none)``: (scale, min) for ``scale * q - min``, ``q`` in 0..code_max; both >= 0, unless the min is ``signed``.
+def make_range_search(
+    n: int, code_max: int, first: float, width: float, n_steps: int, n_polish: int, signed: bool = False
+) -> Any:
+    """``search(x, w, none)``: (scale, min) for ``scale * q - min``, ``q`` in 0..code_max; both >= 0, unless ``signed``.
 
-    Tries ``code_max + first + width * i`` steps over the range of the weights (and 0, where the min is not signed), i below ``n_steps``; then codes
-    and least squares in turn, ``n_polish`` times.
+    Tries ``code_max + first + width * i`` steps over the range of the weights (and 0, where the min has no sign), i
+    below ``n_steps``; then codes and least squares in turn, ``n_polish`` times.
     """
     top, begin, step = np.float32(code_max), np.float32(code_max + first), np.float32(width)
     margin = np.float32(2e-6 if code_max < 31 else 5e-7)      # a few thousandths of the squared error of normal weights
@@ -127,7 +130,7 @@ def make_staircase(levels: Any, heights: bool) -> Any:
     Counts the steps that lie below ``v``: two instructions a level, on every machine.
     """
     values = np.asarray(levels, np.float32)
-    steps = [((a + b) / np.float32(2), b - a if heights else np.float32(1)) for a, b in zip(values[:-1], values[1:])]
+    steps = [((a + b) / np.float32(2), b - a if heights else np.float32(1)) for a, b in itertools.pairwise(values)]
     begin = values[0] if heights else np.float32(0)
 
     def stairs(i: int) -> Any:
@@ -149,12 +152,13 @@ def make_staircase(levels: Any, heights: bool) -> Any:
 def make_scale_search(n: int, grid: Grid, width: float, n_steps: int, n_polish: int, both: bool = False) -> Any:
     """``search(x, w, none)``: the scale ``d`` for ``d * q``, ``q`` of ``grid``.
 
-    The weight of largest magnitude is sent to ``grid.low`` and to ``n_steps`` places ``width`` apart on either side of it;
+    The weight of largest magnitude is sent to ``grid.low`` and to ``n_steps`` places ``width`` apart on either side;
     with ``both``, also to where ``grid.high`` is. Then codes and least squares in turn, ``n_polish`` times.
     """
     value = grid.value
     bottom, top, step = np.float32(grid.low), np.float32(grid.high), np.float32(width)
     count = 2 * n_steps + 1
+    margin = np.float32(2e-7 if 16 <= grid.high < 100 else 2e-6)
     begin, begin_top = bottom - step * np.float32(n_steps), top - step * np.float32(n_steps)
 
     @inline_strict
@@ -166,7 +170,7 @@ def make_scale_search(n: int, grid: Grid, width: float, n_steps: int, n_polish: 
             wq = load(w + 64 * k, F) * q
             b, c = b + wq * q, c + wq * v
         s = c * reciprocal(b)
-        better = less(best, c * s)
+        better = less(best + best * splat(margin, F), c * s)     # of exact fits the first, the same in every sub-block
         return select(better, c * s, best), select(better, s, scale)
 
     @inline_strict
@@ -218,7 +222,8 @@ def make_ternary_search(n: int, n_polish: int = 3) -> Any:
         best, scale = trial(x, w, reciprocal(size), zero(F), zero(F))
         inverse = reciprocal(total * splat(share, F))
         for i in range(14 + none):
-            best, scale = trial(x, w, splat(np.float32(np.float32(0.25) + np.float32(0.06) * np.float32(i)), F) * inverse, best, scale)
+            f = np.float32(np.float32(0.25) + np.float32(0.06) * np.float32(i))
+            best, scale = trial(x, w, splat(f, F) * inverse, best, scale)
         for _ in range(n_polish + none):
             best, scale = trial(x, w, reciprocal(scale), best, scale)
         return scale

@@ -14,15 +14,32 @@ from ..blocks.codebooks import IQ4_LEVELS
 from ..simd.jit import inline_strict
 from ..simd.vec import convert, less, load, select, splat, store, vabs, zero
 from .quantize_search import Grid, make_scale_search, make_weigh
-from .quantize_vectors import (CODES, FLOATS, OUT, SMALL, F, I, W, X, as_half, clamp, make_pack, nearest, put_byte, put_half, reciprocal,
-                               super_scale)
+from .quantize_vectors import (
+    CODES,
+    FLOATS,
+    OUT,
+    SMALL,
+    F,
+    I,
+    W,
+    X,
+    as_half,
+    clamp,
+    make_pack,
+    nearest,
+    put_byte,
+    put_half,
+    reciprocal,
+    super_scale,
+)
 
 ALONE, BEST, TRIED = FLOATS, FLOATS + 16 * 64, FLOATS + 32 * 64      # scales of the sub-blocks alone; their multiples
 
 GRIDS = {"q3_k": (-4, 3, None), "q6_k": (-32, 31, None), "iq4_xs": (-127, 113, IQ4_LEVELS)}
 
-# steps of the search: width, number on either side, polishes, both ends; neighbours on either side; rounds of super-scales.
-# Sending the largest weight to the other end too lowers the error by 2 to 4 %; more steps or neighbours, by less than 0.5.
+# steps of the search: width, number on either side, polishes, both ends; neighbours on either side; rounds of
+# super-scales. Sending the largest weight to the other end too lowers the error by 2 to 4 %; more steps or neighbours
+# than these, by less than 0.5 %.
 STEPS = {"q3_k": (0.2, 5, 1, True, 1, 8), "q6_k": (0.15, 4, 2, True, 1, 4), "iq4_xs": (4.0, 4, 1, True, 1, 4)}
 RESTART = 0.3        # how far below its limit the largest scale is put, from one start to the next
 

@@ -1,7 +1,7 @@
 """What all quantizers share: where things lie in a thread's scratch, rounding, halves, and packing codes into bytes.
 
-A quantizer works on 16 blocks at once, one a lane: "weight k" is a vector of the 16 blocks' weight ``k``. So every search
-is the same scalar recurrence in 16 lanes, and nothing is ever added up across lanes.
+A quantizer works on 16 blocks at once, one a lane: "weight k" is a vector of the 16 blocks' weight ``k``. So every
+search is the same scalar recurrence in 16 lanes, and nothing is ever added up across lanes.
 
 Only additions, multiplications, divisions, square roots, comparisons and integer operations are used, and all helpers
 are compiled strictly: the result is the same to the bit on every machine and for any number of threads.
@@ -14,7 +14,21 @@ import numpy as np
 
 from ..blocks.base import Field
 from ..simd.jit import inline_strict
-from ..simd.vec import bitcast, convert, less, load, select, shift_left, shift_right, splat, store, vabs, vmax, vmin, zero
+from ..simd.vec import (
+    bitcast,
+    convert,
+    less,
+    load,
+    select,
+    shift_left,
+    shift_right,
+    splat,
+    store,
+    vabs,
+    vmax,
+    vmin,
+    zero,
+)
 
 F, I = "f32x16", "i32x16"
 
@@ -114,7 +128,7 @@ def put_half(to, v):
 
 
 def make_pack(field: Field, low: int = 0) -> Any:
-    """``pack(codes, out)``: writes a ``uint`` field (see ``blocks.Field``) from codes, vectors of bytes in weight order.
+    """``pack(codes, out)``: writes a ``uint`` field (see ``blocks.Field``) from codes, vectors of bytes.
 
     The field takes its bits from bit ``low`` of each code on.
     """
@@ -142,9 +156,11 @@ def make_pack(field: Field, low: int = 0) -> Any:
                 if bits == 4:
                     v = v | shift_left(part(at + width), 4)
                 elif bits == 2:
-                    v = v | shift_left(part(at + width), 2) | shift_left(part(at + 2 * width), 4) | shift_left(part(at + 3 * width), 6)
+                    v = v | shift_left(part(at + width), 2) | shift_left(part(at + 2 * width), 4) \
+                        | shift_left(part(at + 3 * width), 6)
                 elif bits == 1:
-                    v = v | shift_left(part(at + width), 1) | shift_left(part(at + 2 * width), 2) | shift_left(part(at + 3 * width), 3) \
+                    v = v | shift_left(part(at + width), 1) | shift_left(part(at + 2 * width), 2) \
+                        | shift_left(part(at + 3 * width), 3) \
                         | shift_left(part(at + 4 * width), 4) | shift_left(part(at + 5 * width), 5) \
                         | shift_left(part(at + 6 * width), 6) | shift_left(part(at + 7 * width), 7)
                 store(out + start + g * width + i, v)
