@@ -83,7 +83,7 @@ def command(
             summary = summarize(plan)
         else:
             with _progress() as progress:
-                summary = summarize(execute(plan, progress))
+                summary = summarize(execute(plan, progress, note))
     if as_json:
         emit_json(summary.document())
     else:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .. import blocks, errors
 from ..format import panels
 from ..format.writer import GgufWriter
-from .encode import encode_rows
+from .encode import encode_rows, prepare
 from .plan import Plan, Step
 
 #: Weights a piece: 16 MB of float32, large enough for the encoder's threads.
@@ -55,8 +55,8 @@ class Result:
     elapsed_s: float
 
 
-def execute(plan: Plan, progress: Progress | None = None) -> Result:
-    """Write the files of ``plan``.
+def execute(plan: Plan, progress: Progress | None = None, notify: Callable[[str], None] | None = None) -> Result:
+    """Write the files of ``plan``. ``notify`` hears a line when quantizers must be compiled first.
 
     Raises `errors.NonFiniteWeight` (unless the options allow it), `errors.DiskFull`, `errors.CannotWrite`, and
     `errors.Truncated` when a source file has shrunk. After any exception no output file is there, and an older one
@@ -65,6 +65,7 @@ def execute(plan: Plan, progress: Progress | None = None) -> Result:
     start = time.perf_counter()
     total = sum(step.n_bytes for step in plan.steps)
     done: list[Written] = []
+    prepare({step.type.name for step in plan.steps if not step.copies and step.type.unpack is not None}, notify)
     writers = plan.writers()
     with _Together(writers) as together:
         n_bytes = 0

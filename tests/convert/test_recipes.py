@@ -102,3 +102,14 @@ def test_classes_and_fallbacks() -> None:
     assert fitting(blocks.by_name("q4_k"), 512).name == "q4_k"
     assert fitting(blocks.by_name("q4_k"), 40).name == "f16"
     assert fitting(blocks.by_name("q8_0"), 40).name == "f16"
+
+
+def test_the_specification_tells_the_same_fallbacks() -> None:
+    text = (Path(__file__).parents[2] / "spec" / "recipes.md").read_text("utf-8")
+    section = " ".join(text.split("## Rows that do not fit")[1].split("##")[0].split())
+    for many, one in (("Q2_K, Q3_K, TQ1_0, TQ2_0 and Q2_0", "Q4_0"), ("Q4_K", "Q5_0"), ("IQ4_XS", "IQ4_NL")):
+        assert many in section and one in section
+        for name in many.replace(" and ", ", ").split(", "):
+            assert fitting(blocks.by_name(name), 32 * 9).name == one.lower()
+    for name, other in (("Q5_K", "Q5_1"), ("Q6_K", "Q8_0")):
+        assert f"{name} {other}" in section and fitting(blocks.by_name(name), 32 * 9).name == other.lower()
