@@ -73,19 +73,38 @@ def encode_rows(
     if not n_rows:
         return out
     team = _team(default_threads() if threads is None else threads)
-    kernel = f"quantize/{block.name}"
+    faults = _run(f"quantize/{block.name}", team, rows, given, out, n_rows * (n_cols // block.block_size),
+                  n_cols // block.block_size)
+    if faults and not (allow_nonfinite and block.unpack is None):
+        _refuse(rows, out, block)
+    return out
+
+
+def decode_rows(raw: U8, type_name: str, threads: int | None = None) -> F32:
+    """Decodes uint8 (n_rows, row_bytes) to float32 (n_rows, n_cols): as the type's decoder does, F16 and BF16 on all
+    threads (they are what is converted most, and NumPy's conversion takes half as long as Q4_K's quantizer)."""
+    block = by_name(type_name)
+    if block.name not in ("f16", "bf16") or raw.size < 32:
+        return block.decode(np.ascontiguousarray(raw).reshape(-1, block.block_bytes)).reshape(len(raw), -1)
+    raw = np.ascontiguousarray(raw)
+    out = np.empty((len(raw), raw.shape[1] // 2), np.float32)
+    _run(f"widen/{block.name}", _team(default_threads() if threads is None else threads), raw, None, out, out.size, 0)
+    return out
+
+
+def _run(
+    kernel: str, team: Team, source: NDArray[Any], given: F32 | None, out: NDArray[Any], n: int, per_row: int
+) -> bool:
+    """One pass of a kernel (``kernels.quantize.make_quantize`` names the columns): whether it met a fault."""
     scratch = buffer(SCRATCH_BYTES * team.n_threads)
     shared = np.zeros(32, np.int64)               # the counter; further on, on another cache line, the faults
-    per_row = n_cols // block.block_size
     row = np.zeros(fields.ROW, np.int64)
     row[fields.KERNEL] = kernels([kernel])[kernel]
     row[fields.A:fields.A + 9] = (
-        address(rows), 0 if given is None else address(given), address(out), n_rows * per_row, per_row,
+        address(source), 0 if given is None else address(given), address(out), n, per_row,
         address(shared), address(scratch), SCRATCH_BYTES, address(shared) + 128)
     team.run(address(row), 1)
-    if shared[16] and not (allow_nonfinite and block.unpack is None):
-        _refuse(rows, out, block)
-    return out
+    return bool(shared[16])
 
 
 def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | None = None) -> U8:

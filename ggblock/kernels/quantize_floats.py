@@ -1,4 +1,4 @@
-"""Float32 to F16 and BF16, rounded to nearest even; NaN and infinity stay what they are, NaN becomes quiet."""
+"""Float32 to F16 and BF16, rounded to nearest even, and back. NaN and infinity stay; NaN becomes quiet."""
 from __future__ import annotations
 
 from typing import Any
@@ -6,9 +6,22 @@ from typing import Any
 import numpy as np
 
 from ..simd.jit import inline_strict
-from ..simd.vec import atomic_add, bitcast, convert, less, load, select, shift_right, splat, store, sum_of, zero
+from ..simd.vec import (
+    atomic_add,
+    bitcast,
+    convert,
+    less,
+    load,
+    select,
+    shift_left,
+    shift_right,
+    splat,
+    store,
+    sum_of,
+    zero,
+)
 from .args import arg
-from .quantize_vectors import F, I, half_bits
+from .quantize_vectors import F, I, half_bits, half_value
 
 CHUNK = 1 << 14          # weights that a thread draws at a time
 
@@ -54,3 +67,33 @@ def make_convert(name: str) -> Any:
         if sum_of(convert(bad, I)) != 0:
             store(faults, np.int64(1))
     return convert_floats
+
+
+@inline_strict
+def from_half(bits):
+    special = less(splat(np.int32(0x7BFF), I), bits & splat(np.int32(0x7FFF), I))      # infinity and NaN
+    wide = bitcast(half_value(bits), I)
+    kept = shift_left(bits & splat(np.int32(0x3FF), I), 13) | (wide & splat(np.int32(-1 << 31), I))
+    return bitcast(select(special, kept | splat(np.int32(0x7F800000), I), wide), F)
+
+
+@inline_strict
+def from_bf16(bits):
+    return bitcast(shift_left(bits, 16), F)
+
+
+def make_widen(name: str) -> Any:
+    """Columns: numbers of type "f16" or "bf16", 0, float32 out, how many (at least 16), 0, counter. Exact."""
+    one = from_half if name == "f16" else from_bf16
+
+    def widen(op, thread, n_threads):
+        source, out, n, counter = arg(op, 0), arg(op, 2), arg(op, 3), arg(op, 5)
+        while True:
+            first = atomic_add(counter, 1) * CHUNK
+            if first >= n:
+                break
+            for i in range((min(CHUNK, n - first) + 15) // 16):
+                at = min(first + 16 * i, n - 16)      # the last 16 numbers overlap those before
+                bits = convert(load(source + 2 * at, "i16x16"), I) & splat(np.int32(0xFFFF), I)
+                store(out + 4 * at, one(bits))
+    return widen

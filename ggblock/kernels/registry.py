@@ -18,10 +18,11 @@ TABLE = {
     "team": ("team", "make_team"),
     "post": ("team", "make_post"),
     "quantize": ("quantize", "make_quantize"),
+    "widen": ("quantize_floats", "make_widen"),
 }
 
 #: Kinds whose results must be the same to the bit on every machine: see ``simd.jit``.
-STRICT = frozenset({"quantize"})
+STRICT = frozenset({"quantize", "widen"})
 
 
 def is_strict(name: str) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 import ggblock
 from ggblock import blocks, errors
-from ggblock.convert.encode import encode_rows, prepare
+from ggblock.convert.encode import decode_rows, encode_rows, prepare
 from ggblock.kernels.quantizers import MODULES
 from ggblock.simd.host import MACHINES, _runs_on, host
 
@@ -161,6 +161,17 @@ def test_floats_are_rounded_as_numpy_does() -> None:
         np.testing.assert_array_equal(ggblock.quantize(x, name), blocks.quantize(x, name))
     assert np.isnan(blocks.dequantize(ggblock.quantize(np.full(32, np.nan), "f16"), "f16", 32)).all()
     assert np.isnan(blocks.dequantize(ggblock.quantize(np.full(32, np.nan), "bf16"), "bf16", 32)).all()
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16", "q4_0"])
+def test_rows_are_decoded_exactly(name: str) -> None:
+    every = np.arange(65536, dtype="<u2")
+    raw = every.view(np.uint8).reshape(2, -1) if name != "q4_0" else encode_rows(weights("normal"), name)
+    for part in (raw, raw[:, :72], raw[:1, :18]):
+        expected = blocks.by_name(name).decode(np.ascontiguousarray(part).reshape(-1, blocks.by_name(name).block_bytes))
+        got = decode_rows(part, name)
+        np.testing.assert_array_equal(got, expected.reshape(len(part), -1))
+        assert got.shape[0] == len(part) and got.dtype == np.float32
 
 
 # --- the same bytes everywhere
