@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .. import blocks, errors
 from ..format import panels
 from ..format.writer import GgufWriter
-from .encode import encode_rows, prepare
+from .encode import decode_rows, encode_rows, prepare
 from .plan import Plan, Step
 
 #: Weights a piece: 16 MB of float32, large enough for the encoder's threads.
@@ -148,7 +148,7 @@ def _write(plan: Plan, step: Step, writer: GgufWriter, report: Callable[[int], N
             if step.type.unpack is None and step.type.name in ("f32", "f16", "bf16", "f64"):
                 _checked(plan, step, step.source.rows(i0, i1), i0)
         else:
-            rows = _rows(step, i0, i1)
+            rows = _rows(step, i0, i1, plan.options.threads)
             rows, n = _checked(plan, step, rows, i0)
             replaced += n
             raw = _encoded(step, rows, importance, plan.options.threads)
@@ -160,14 +160,15 @@ def _write(plan: Plan, step: Step, writer: GgufWriter, report: Callable[[int], N
     return Written(step, measure.value(), replaced)
 
 
-def _rows(step: Step, i0: int, i1: int) -> NDArray[np.float32]:
+def _rows(step: Step, i0: int, i1: int, threads: int | None) -> NDArray[np.float32]:
     """Rows ``i0`` to ``i1`` of the result before encoding: float32 (i1 - i0, n_cols)."""
     source = step.source
     if source is None:
         assert step.values is not None
         return step.values.reshape(step.n_rows, step.n_cols)[i0:i1]
     if step.index is None:
-        rows = source.rows(i0, i1)
+        rows = decode_rows(source.raw_rows(i0, i1), source.type.name, threads) if source.type.name in ("f16", "bf16") \
+            else source.rows(i0, i1)
     elif len(step.shape) == 1:
         rows = source.rows(0, 1)[:, step.index]
     else:
