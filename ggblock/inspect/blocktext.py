@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..format import panels
 from . import words
 from .blockview import BlockView, bits_by_byte, ranges_text
 from .notation import shown
+from .order import Placement
 
 #: Bits of exponent and fraction of the float kinds, and the exponent's bias.
 _FLOATS = {"f16": (5, 10, 15), "bf16": (8, 7, 127), "f32": (8, 23, 127), "f64": (11, 52, 1023)}
@@ -36,11 +38,30 @@ def head(view: BlockView) -> Iterator[str]:
         f"{words.readable(view.name)}: {view.type.label}, row {place.row}, block {place.block} of "
         f"{place.blocks_per_row} in the row; columns {first} to {first + place.n_weights - 1}"
     )
-    where = f"{place.offsets[0]} to {place.offsets[-1]}" if place.is_contiguous else "scattered, see below"
+    start, end = place.span
+    where = f"{'at' if place.is_contiguous else 'scattered over'} {start} to {end - 1}"
     yield (
-        f"{words.plural(view.type.block_bytes, 'byte')} at {where} of {words.readable(place.path)}; "
+        f"{words.plural(view.type.block_bytes, 'byte')} {where} of {words.readable(place.path)}; "
         f"{words.plural(size, 'weight')}, {view.type.bits_per_weight:g} bits each"
     )
+    if not place.is_contiguous:
+        yield from _places(place)
+
+
+def _places(place: Placement) -> Iterator[str]:
+    """Where the units of a block that is interleaved with others lie."""
+    yield ""
+    lane = f": panel {place.row // panels.ROWS}, place {place.row % panels.ROWS} of {panels.ROWS} in it"
+    yield f"where the bytes lie in the file{lane if place.order == 'panels' else ''}"
+    for run in place.runs:
+        last = run.first + run.count * run.width - 1
+        unit = words.plural(run.width, "byte")
+        if run.count == 1:
+            yield f"  bytes {run.first} to {last}: {unit} at {run.start}"
+        else:
+            ends = [run.start, run.start + run.step, run.start + (run.count - 1) * run.step]
+            at = f"{ends[0]}, {ends[1]}{f', ... {ends[2]}' if run.count > 2 else ''}"
+            yield f"  bytes {run.first} to {last}: {run.count} units of {unit}, at {at} ({run.step} apart)"
 
 
 def hex_lines(view: BlockView, styles: dict[str, tuple[str, str]] | None = None) -> Iterator[str]:

@@ -148,7 +148,7 @@ def n_numbers(field: Field) -> int:
 
 def block_view(tensor: Tensor, block: int, row: int | None = None) -> BlockView:
     """Block ``block`` of a tensor, or of its row ``row``. Raises `errors.SettingError` when there is none."""
-    return BlockView(tensor.name, tensor.type, order.rows(tensor, row, block))
+    return BlockView(tensor.name, tensor.type, order.place(tensor, row, block))
 
 
 def ranges_text(numbers: Sequence[int]) -> str:

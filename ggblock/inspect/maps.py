@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..blocks import BlockType
+from ..format import panels
 from ..format.reader import Tensor
 
 F32 = NDArray[np.float32]
@@ -162,7 +163,7 @@ def measure(tensor: Tensor, reference: Rows | None = None, progress: Callable[[i
         weights = tensor.rows(i0, i1)
         _weights(out, i0, i1, weights)
         if block.unpack is not None:
-            _codes(out, block, i0, i1, tensor.raw[i0:i1], counts, floats)
+            _codes(out, block, i0, i1, tensor.raw_rows(i0, i1), counts, floats)
         if reference is not None:
             _errors(out, i0, i1, weights, reference.rows(i0, i1))
         if progress is not None:
@@ -177,8 +178,9 @@ def measure(tensor: Tensor, reference: Rows | None = None, progress: Callable[[i
 
 
 def row_chunks(tensor: Tensor) -> Iterator[tuple[int, int]]:
-    """Spans of rows of at most `CHUNK_WEIGHTS` weights."""
+    """Spans of rows of at most `CHUNK_WEIGHTS` weights; whole panels, where as much fits."""
     step = max(1, CHUNK_WEIGHTS // max(1, tensor.n_cols))
+    step = step // panels.ROWS * panels.ROWS or step
     for i0 in range(0, tensor.n_rows, step):
         yield i0, min(tensor.n_rows, i0 + step)
 

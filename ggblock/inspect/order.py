@@ -1,7 +1,8 @@
 """Where the bytes of one block lie in a file.
 
-The GGUF profile stores row after row, block after block (`rows`). A profile that interleaves the blocks of several
-rows, or cuts the last block of a row short, adds a function here; the block view asks for nothing but a `Placement`.
+The GGUF profile stores row after row, block after block (`rows`); the GGB profile interleaves the blocks of 16 rows
+(`in_panels`, after ``spec/panels.md``). `place` takes the one that fits a tensor. A profile with another order adds a
+function here; the block view asks for nothing but a `Placement`.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from .. import errors
 from ..blocks.base import U8
+from ..format import panels
 from ..format.reader import Tensor
 
 
@@ -38,12 +40,100 @@ class Placement:
         """Whether the bytes lie one after another."""
         return isinstance(self.offsets, range) and self.offsets.step == 1
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """Places of the first byte and of the one after the last; bytes of other blocks may lie between them."""
+        return min(self.offsets), max(self.offsets) + 1
 
-def rows(tensor: Tensor, row: int | None, block: int) -> Placement:
-    """Block ``block`` of row ``row`` of a tensor stored row after row; without a row, of the whole tensor.
+    @property
+    def runs(self) -> list[Run]:
+        """The bytes as runs of units that lie at equal distances, in the order of the block's bytes."""
+        runs: list[Run] = []
+        for first, width, start in _units(self.offsets):
+            last = runs[-1] if runs else None
+            if last and last.width == width:
+                step = start - last.start - (last.count - 1) * last.step
+                if last.count == 1 or step == last.step:
+                    runs[-1] = Run(last.first, last.count + 1, width, last.start, step)
+                    continue
+            runs.append(Run(first, 1, width, start, 0))
+        return runs
+
+
+@dataclass(frozen=True)
+class Run:
+    """``count`` units of ``width`` bytes each, from byte ``first`` of a block: the first at ``start`` of the file, the
+    others ``step`` bytes from each other."""
+
+    first: int
+    count: int
+    width: int
+    start: int
+    step: int
+
+
+def _units(offsets: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Stretches that lie together: (first byte of the block, bytes, place of the first)."""
+    units: list[tuple[int, int, int]] = []
+    for byte, offset in enumerate(offsets):
+        if units and offset == units[-1][2] + units[-1][1]:
+            first, width, start = units[-1]
+            units[-1] = (first, width + 1, start)
+        else:
+            units.append((byte, 1, offset))
+    return units
+
+
+def place(tensor: Tensor, row: int | None, block: int) -> Placement:
+    """Block ``block`` of row ``row`` of a tensor; without a row, of the whole tensor, rows one after another.
 
     Raises `errors.SettingError` when there is no such row or block. Reads that block alone.
     """
+    return in_panels(tensor, row, block) if tensor.in_panels else rows(tensor, row, block)
+
+
+def in_panels(tensor: Tensor, row: int | None, block: int) -> Placement:
+    """`place` for a tensor in panels: ``spec/panels.md`` says where each unit of a block lies."""
+    row, block, per_row = _numbers(tensor, row, block)
+    name, size = tensor.type.name, tensor.type.block_bytes
+    panel, lane = divmod(row, panels.ROWS)
+    # Of float types 8 weights, each a block of its own, share a panel block.
+    unit_bytes = panels.block_bytes(name)
+    within = []
+    for byte in range(block * size, (block + 1) * size):
+        column, at = divmod(byte, unit_bytes)
+        start, width = _unit(name, at)
+        within.append(panels.ROWS * (column * unit_bytes + start) + width * lane + at - start)
+    data = np.array(tensor.panels[panel, within])
+    first = tensor.offset_bytes + panel * panels.panel_bytes(name, tensor.row_bytes)
+    return Placement(
+        tensor.path, row, block, per_row, data, [first + each for each in within], tensor.type.block_size, "panels"
+    )
+
+
+def _unit(name: str, byte: int) -> tuple[int, int]:
+    """The unit that byte ``byte`` of a block belongs to: its first byte, and its width."""
+    at = 0
+    for n_bytes, width in panels.UNITS[name]:
+        if byte < at + n_bytes:
+            return byte - (byte - at) % width, width
+        at += n_bytes
+    raise IndexError(byte)
+
+
+def rows(tensor: Tensor, row: int | None, block: int) -> Placement:
+    """`place` for a tensor stored row after row."""
+    row, block, per_row = _numbers(tensor, row, block)
+    size = tensor.type.block_bytes
+    raw = tensor.raw_rows(row, row + 1)[0, block * size : (block + 1) * size]
+    start = tensor.offset_bytes + row * tensor.row_bytes + block * size
+    return Placement(
+        tensor.path, row, block, per_row, np.array(raw), range(start, start + size), tensor.type.block_size
+    )
+
+
+def _numbers(tensor: Tensor, row: int | None, block: int) -> tuple[int, int, int]:
+    """The row, the block in it, and the blocks of a row, after they were checked."""
     per_row = tensor.n_cols // tensor.type.block_size
     if row is None:
         _check(tensor, "block", block, tensor.n_rows * per_row)
@@ -51,12 +141,7 @@ def rows(tensor: Tensor, row: int | None, block: int) -> Placement:
     else:
         _check(tensor, "row", row, tensor.n_rows)
         _check(tensor, "block", block, per_row)
-    size = tensor.type.block_bytes
-    raw = tensor.raw[row, block * size : (block + 1) * size]
-    start = tensor.offset_bytes + row * tensor.row_bytes + block * size
-    return Placement(
-        tensor.path, row, block, per_row, np.array(raw), range(start, start + size), tensor.type.block_size
-    )
+    return row, block, per_row
 
 
 def _check(tensor: Tensor, what: str, number: int, n: int) -> None:

@@ -37,7 +37,7 @@ def bad_blocks(tensor: Tensor) -> Iterator[BadBlocks]:
     counts, firsts = [0] * len(rules), [-1] * len(rules)
     per_row = tensor.row_bytes // tensor.type.block_bytes
     for i0, i1 in row_chunks(tensor):
-        blocks = tensor.raw[i0:i1].reshape(-1, tensor.type.block_bytes)
+        blocks = tensor.raw_rows(i0, i1).reshape(-1, tensor.type.block_bytes)
         for n, (_, _, rule) in enumerate(rules):
             wrong = rule(blocks)
             found = int(wrong.sum())
