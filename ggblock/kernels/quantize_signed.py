@@ -40,7 +40,7 @@ GRIDS = {"q3_k": (-4, 3, None), "q6_k": (-32, 31, None), "iq4_xs": (-127, 113, I
 # steps of the search: width, number on either side, polishes, both ends; neighbours on either side; rounds of
 # super-scales. Sending the largest weight to the other end too lowers the error by 2 to 4 %; more steps or neighbours
 # than these, by less than 0.5 %.
-STEPS = {"q3_k": (0.2, 4, 1, True, 1, 4), "q6_k": (0.2, 3, 1, True, 1, 2), "iq4_xs": (4.0, 4, 1, True, 1, 4)}
+STEPS = {"q3_k": (0.2, 5, 1, True, 1, 8), "q6_k": (0.2, 3, 1, True, 1, 2), "iq4_xs": (4.0, 4, 1, True, 1, 4)}
 RESTART = 0.3        # how far below its limit the largest scale is put, from one start to the next
 
 
