@@ -39,13 +39,22 @@ def command(first: str, second: str, as_json: bool) -> None:
 
 
 def _lines(found: Difference) -> list[str]:
+    from ggblock.inspect.diff import SAME
+
     if found.is_none:
         moved = sum(each.change == "moved" for each in found.tensors)
-        return [f"the same metadata and {found.n_same} equal tensors{f', {moved} of them elsewhere' if moved else ''}"]
+        panels = sum(each.change == "order" for each in found.tensors)
+        more = f", {moved} of them elsewhere" if moved else ""
+        if panels:
+            more += f", {panels} of them in rows here and in panels there"
+        lines = [f"the same metadata and {found.n_same} equal tensors{more}"]
+        if found.keys:
+            lines.append("only how the files are stored differs: " + ", ".join(each.key for each in found.keys))
+        return lines
     out = []
     if found.keys:
         out += ["metadata", *(_key(each) for each in found.keys)]
-    changed = [each for each in found.tensors if each.change != "moved"]
+    changed = [each for each in found.tensors if each.change not in SAME]
     if changed:
         out += ["tensors", *(_tensor(each) for each in changed)]
     out.append(f"{found.n_same} tensors are equal" + ("; the order differs" if found.order else ""))

@@ -166,6 +166,8 @@ def _facts(facts: Overview, file: GgufFile) -> list[str]:
     )
     template = "none" if facts.template_length is None else f"{facts.template_length} characters"
     order = f"v{facts.version}, {facts.byte_order}-endian, alignment {facts.alignment}"
+    if facts.n_panels:
+        order += f", {words.plural(facts.n_panels, 'tensor')} in panels of 16 rows"
     checks = "with checksums" if facts.has_checksums else "no checksums"
     rows = [
         ("what", ", ".join(what) + (f"  ({named})" if named else "")),
@@ -233,7 +235,8 @@ def _tensors(tensors: list[Tensor]) -> list[str]:
     from ggblock.inspect import words
 
     rows: list[tuple[str, ...]] = [
-        (words.readable(t.name), words.shape(t.shape), t.type.label, str(t.offset_bytes), str(t.n_bytes),
+        (words.readable(t.name), words.shape(t.shape), t.type.label + ("/16" if t.in_panels else ""),
+         str(t.offset_bytes), str(t.n_bytes),
          f"{8 * t.n_bytes / t.n_weights:.2f}")
         for t in tensors
     ]  # fmt: skip
@@ -242,6 +245,8 @@ def _tensors(tensors: list[Tensor]) -> list[str]:
     if width is not None and width < 80:  # names need the room more
         heads, rows = heads[:3] + heads[4:], [row[:3] + row[4:] for row in rows]
     title = f"tensors ({len(tensors)}): shape with rows first, offset in the file, bits per weight"
+    if any(t.in_panels for t in tensors):
+        title += "; /16: in panels of 16 rows"
     return [*table.fit([title], width), *table.lines(heads, rows, left=(0, 1, 2), width=width, indent="  ")]
 
 

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..format import checksums, ggb
 from ..format.metadata import ArrayValue, StringArray, Typed
 from ..format.reader import GgufFile, Tensor
 from . import words
@@ -14,13 +15,18 @@ from .maps import row_chunks
 from .overview import metadata_value
 
 Progress = Callable[[int, int], None]
+#: Changes of tensors that are no difference in content.
+SAME = frozenset({"moved", "order"})
+#: Keys that a conversion between the profiles changes.
+_STORAGE = checksums.KEYS | {ggb.VERSION, ggb.OLD_ALIGNMENT, "general.alignment"}
 
 
 @dataclass(frozen=True)
 class KeyChange:
     """A metadata key: ``change`` is ``added``, ``removed`` or ``changed``. Values are None where there is none.
 
-    ``first_difference``: index of the first element that differs, for two arrays of one kind.
+    ``first_difference``: index of the first element that differs, for two arrays of one kind. ``is_storage``: it says
+    how the file is stored, and the two files have different profiles; no difference in content.
     """
 
     key: str
@@ -28,12 +34,14 @@ class KeyChange:
     before: Typed | None
     after: Typed | None
     first_difference: int | None = None
+    is_storage: bool = False
 
 
 @dataclass(frozen=True)
 class TensorChange:
     """A tensor. ``change``: ``added``, ``removed``, ``shape``, ``type`` (other bytes of the same numbers or nearly),
-    ``data`` (same type, other bytes) or ``moved`` (same bytes elsewhere; no difference in content).
+    ``data`` (same type, other bytes), ``moved`` (same bytes elsewhere; no difference in content) or ``order`` (same
+    blocks, rows in the one and panels in the other; no difference in content either).
 
     ``nmse``: squared error of the second over the squares of the first, where both could be decoded. ``largest``:
     largest difference of a weight. ``n_blocks``: blocks with other bytes (same type); ``first_block``: the first.
@@ -61,7 +69,7 @@ class Difference:
     @property
     def is_none(self) -> bool:
         """The files hold the same metadata and the same tensors; places in the file do not count."""
-        return not self.keys and all(each.change == "moved" for each in self.tensors)
+        return all(each.is_storage for each in self.keys) and all(each.change in SAME for each in self.tensors)
 
 
 def diff(first: GgufFile, second: GgufFile, progress: Progress | None = None) -> Difference:
@@ -71,7 +79,7 @@ def diff(first: GgufFile, second: GgufFile, progress: Progress | None = None) ->
     for name in [*first.tensors, *(name for name in second.tensors if name not in first.tensors)]:
         before, after = first.tensors.get(name), second.tensors.get(name)
         change = _tensor(name, before, after)
-        n_same += change is None or change.change == "moved"
+        n_same += change is None or change.change in SAME
         if change is not None:
             tensors.append(change)
         if before is not None:
@@ -84,6 +92,13 @@ def diff(first: GgufFile, second: GgufFile, progress: Progress | None = None) ->
 
 
 def _keys(first: GgufFile, second: GgufFile) -> list[KeyChange]:
+    found = _changed_keys(first, second)
+    if (ggb.VERSION in first.metadata) == (ggb.VERSION in second.metadata):
+        return found
+    return [replace(each, is_storage=each.key in _STORAGE) for each in found]
+
+
+def _changed_keys(first: GgufFile, second: GgufFile) -> list[KeyChange]:
     out = []
     for key in [*first.metadata, *(key for key in second.metadata if key not in first.metadata)]:
         before = first.metadata.typed(key) if key in first.metadata else None
@@ -139,6 +154,8 @@ def _tensor(name: str, before: Tensor | None, after: Tensor | None) -> TensorCha
     if n_blocks:
         nmse, largest = _error(before, after)
         return TensorChange(name, "data", before, after, nmse, largest, n_blocks, first_block)
+    if before.in_panels != after.in_panels:
+        return TensorChange(name, "order", before, after)
     if before.offset_bytes != after.offset_bytes:
         return TensorChange(name, "moved", before, after)
     return None
@@ -149,7 +166,7 @@ def _blocks(before: Tensor, after: Tensor) -> tuple[int, int | None]:
     count, first, size = 0, None, before.type.block_bytes
     per_row = before.row_bytes // size
     for i0, i1 in row_chunks(before):
-        a, b = before.raw[i0:i1], after.raw[i0:i1]
+        a, b = before.raw_rows(i0, i1), after.raw_rows(i0, i1)
         if np.array_equal(a, b):
             continue
         wrong = (a != b).reshape(-1, size).any(axis=1)
@@ -183,6 +200,7 @@ def difference_document(first: GgufFile, second: GgufFile, found: Difference) ->
             {
                 "key": words.json_text(each.key), "change": each.change, "before": _value(each.before),
                 "after": _value(each.after), "first_difference": each.first_difference,
+                "storage": each.is_storage,
             }
             for each in found.keys
         ],
@@ -211,4 +229,5 @@ def _value(typed: Typed | None) -> dict[str, Any] | None:
 def _facts(tensor: Tensor | None) -> dict[str, Any] | None:
     if tensor is None:
         return None
-    return {"type": tensor.type.name, "shape": list(tensor.shape), "n_bytes": tensor.n_bytes}
+    return {"type": tensor.type.name, "shape": list(tensor.shape), "n_bytes": tensor.n_bytes,
+            "order": "panels" if tensor.in_panels else "rows"}  # fmt: skip

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import errors
-from ..format import checksums, encode, header, kinds, validate
+from ..format import checksums, encode, ggb, header, kinds, validate
 from ..format.mapped import Mapped
 from ..format.metadata import Typed, infer
 from . import files
@@ -68,8 +68,9 @@ def edit(path: str | os.PathLike[str], out: str | os.PathLike[str] | None, chang
             raise errors.UnsupportedVersion("a big-endian file cannot be edited; convert it", file=source)
         old_align = validate.alignment(head.values, source)
         old_base = -(-head.end // old_align) * old_align
-        spans = [(p.start, p.start + p.n_rows * p.row_bytes) for p in placed]
+        spans = [(p.start, p.start + p.n_bytes) for p in placed]
         values = _values(head, changes, source)
+        _keep_profile(head.values, values, any(p.in_panels for p in placed), source)
         if changes.seal:
             values.update(checksums.room(len(spans)))
             values[checksums.TENSORS] = Typed("str[]", [_digest(mapped, *span) for span in spans])
@@ -135,6 +136,20 @@ def _values(head: header.Header, changes: Changes, path: str) -> dict[str, Typed
             raise errors.SettingError("set and removed at once", file=path, where=key)
         values[key] = typed
     return values
+
+
+def _keep_profile(old: Mapping[str, Typed], new: Mapping[str, Typed], in_panels: bool, path: str) -> None:
+    """Refuse changes after which a GGB file would be neither GGB nor GGUF."""
+    if ggb.VERSION not in old and not in_panels:
+        added = next((key for key in new if key.startswith(ggb.PREFIX) and key not in old), None)
+        if added is not None:
+            raise errors.SettingError("only a conversion makes a GGB file", file=path, where=added)
+        return
+    kept = [ggb.VERSION, ggb.OLD_ALIGNMENT, "general.alignment", *(key for key in checksums.KEYS if key not in new)]
+    for key in kept:
+        if old.get(key) != new.get(key):
+            raise errors.SettingError("the GGB profile needs this key as it is; convert the file to GGUF first",
+                                      file=path, where=key)  # fmt: skip
 
 
 def _records(head: header.Header, changes: Changes, path: str) -> list[header.TensorRecord]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import blocks
+from ..format import checksums, ggb
 from ..format.metadata import ArrayValue
 from ..format.reader import GgufFile, Tensor
 from . import words
@@ -20,8 +21,6 @@ FILE_TYPES = {
 }
 _PLAIN = frozenset({"f32", "f16", "bf16", "f64", "i8", "i16", "i32", "i64"})
 _RUN_TIME_ONLY = frozenset({"q8_1", "q8_k"})
-#: Prefix of the metadata keys that hold checksums; `checksums` writes and reads them.
-CHECKSUM_PREFIX = "ggblock.checksum."
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class Overview:
     """The facts of a file. None or the empty text: the file does not say.
 
     ``n_weights``, ``tensor_bytes``: of all tensors; ``bits_per_weight`` is the one over the other. ``profile``:
-    ``GGUF``. ``file_type``: llama.cpp's name for the mix. ``special``: names of special tokens to ids.
+    ``GGUF`` or ``GGB`` (``spec/panels.md``). ``n_panels``: tensors in panels.
+    ``file_type``: llama.cpp's name for the mix. ``special``: names of special tokens to ids.
     """
 
     path: str
@@ -57,6 +57,7 @@ class Overview:
     byte_order: str
     alignment: int
     profile: str
+    n_panels: int
     architecture: str
     name: str
     licence: str
@@ -96,7 +97,9 @@ def overview(file: GgufFile) -> Overview:
                 special[key.removeprefix("tokenizer.ggml.").removesuffix("_token_id")] = token
     return Overview(
         path=file.path, n_parts=len(file.paths), n_bytes=file.n_bytes, version=file.version,
-        byte_order=file.byte_order, alignment=file.alignment, profile="GGUF", architecture=arch,
+        byte_order=file.byte_order, alignment=file.alignment,
+        profile="GGB" if ggb.VERSION in file.metadata else "GGUF",
+        n_panels=sum(t.in_panels for t in file.tensors.values()), architecture=arch,
         name=_text(file, "general.name"), licence=_text(file, "general.license"),
         file_type="" if number is None else FILE_TYPES.get(number & 1023, f"unknown ({number})"),
         n_keys=len(file.metadata), n_tensors=len(file.tensors),
@@ -107,7 +110,7 @@ def overview(file: GgufFile) -> Overview:
         tokenizer=_text(file, "tokenizer.ggml.model"), pre_tokenizer=_text(file, "tokenizer.ggml.pre"),
         n_tokens=length(file, "tokenizer.ggml.tokens"), special=special,
         template_length=len(template) if isinstance(template, str) else None,
-        has_checksums=any(key.startswith(CHECKSUM_PREFIX) for key in file.metadata),
+        has_checksums=any(key in file.metadata for key in checksums.KEYS),
         types=type_totals(file), notes=tuple(notes(file)),
     )
 
@@ -158,8 +161,12 @@ def notes(file: GgufFile) -> Iterator[Note]:
 
 
 def _container_notes(file: GgufFile) -> Iterator[Note]:
-    if file.alignment != 32:
-        yield Note("alignment", f"tensors are aligned to {file.alignment} bytes; 32 is usual")
+    usual = ggb.ALIGNMENT if ggb.VERSION in file.metadata else 32
+    if file.alignment != usual:
+        yield Note("alignment", f"tensors are aligned to {file.alignment} bytes; {usual} is usual")
+    filled = sum(t.n_bytes - t.n_rows * t.row_bytes for t in file.tensors.values())
+    if filled:
+        yield Note("panel_filling", f"{filled} zero bytes fill the last panel, or the last columns, of some tensors")
     if file.byte_order != "little":
         yield Note("byte_order", "the file is big-endian; blocks are shown converted")
     if file.version != 3:
@@ -235,7 +242,8 @@ def overview_document(facts: Overview) -> dict[str, Any]:
     return {
         "path": words.json_text(facts.path), "n_parts": facts.n_parts, "n_bytes": facts.n_bytes,
         "version": facts.version, "byte_order": facts.byte_order, "alignment": facts.alignment,
-        "profile": facts.profile, "architecture": facts.architecture, "name": facts.name, "licence": facts.licence,
+        "profile": facts.profile, "n_panels": facts.n_panels,
+        "architecture": facts.architecture, "name": facts.name, "licence": facts.licence,
         "file_type": facts.file_type, "n_keys": facts.n_keys, "n_tensors": facts.n_tensors,
         "n_weights": facts.n_weights, "tensor_bytes": facts.tensor_bytes, "bits_per_weight": facts.bits_per_weight,
         "n_layers": facts.n_layers, "n_embd": facts.n_embd, "context": facts.context, "tokenizer": facts.tokenizer,
@@ -258,4 +266,5 @@ def tensor_document(tensor: Tensor) -> dict[str, Any]:
         "name": words.json_text(tensor.name), "type": tensor.type.name, "shape": list(tensor.shape),
         "n_weights": tensor.n_weights, "n_bytes": tensor.n_bytes, "offset_bytes": tensor.offset_bytes,
         "bits_per_weight": 8 * tensor.n_bytes / tensor.n_weights, "path": words.json_text(tensor.path),
+        "order": "panels" if tensor.in_panels else "rows",
     }

@@ -80,7 +80,7 @@ def report_document(report: TensorReport) -> dict[str, Any]:
         "schema": "ggblock/tensor/1",
         "name": words.json_text(t.name), "type": t.type.name, "shape": list(t.shape), "n_weights": t.n_weights,
         "n_bytes": t.n_bytes, "offset_bytes": t.offset_bytes, "path": words.json_text(t.path),
-        "bits_per_weight": 8 * t.n_bytes / t.n_weights,
+        "bits_per_weight": 8 * t.n_bytes / t.n_weights, "order": "panels" if t.in_panels else "rows",
         "layout": [
             {"name": f.name, "offset": f.offset, "n_bytes": f.n_bytes, "count": f.count, "bits": f.bits,
              "kind": f.kind, "plane": f.plane, "meaning": f.meaning}
@@ -137,7 +137,8 @@ def lines(report: TensorReport) -> Iterator[str]:
         f"{words.readable(t.name)}: {t.type.label}, {words.shape(t.shape)} (rows first), "
         f"{words.count(t.n_weights)} weights"
     )
-    yield f"{t.n_bytes} bytes at {t.offset_bytes} of {words.readable(t.path)}; {t.row_bytes} bytes a row"
+    interleaved = ", 16 rows interleaved in a panel" if t.in_panels else ""
+    yield f"{t.n_bytes} bytes at {t.offset_bytes} of {words.readable(t.path)}; {t.row_bytes} bytes a row{interleaved}"
     yield ""
     yield f"layout of a block of {words.plural(t.type.block_size, 'weight')}, {t.type.bits_per_weight:g} bits each"
     for f in t.type.layout:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from .. import errors
-from ..format import checksums, header, validate
+from ..format import checksums, ggb, header, panels, validate
 from ..format.mapped import Mapped
 from ..format.metadata import ArrayValue
 from ..format.reader import GgufFile, Tensor, open_gguf
-from . import manifest, words
+from . import manifest, order, words
 from .consistency import contradictions
 from .values import bad_blocks
 
@@ -90,10 +90,14 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str] | None 
                 sealed = sealed or bool(keys)
                 if keys:
                     faults += _checksums(mapped, head, base, tensors)
+                if part == file.paths[0]:  # the other parts of a split file carry no metadata but their numbers
+                    faults += _profile(head, part, base, tensors)
                 faults += _padding(mapped, base, head.end, tensors, bool(keys))
             for tensor in tensors:
                 if values:
                     faults += _values(tensor)
+                if tensor.in_panels:
+                    faults += _filling(tensor)
                 tensor.release()
                 done.add(tensor.n_bytes)
         checks += ["checksums"] if sealed else []
@@ -120,6 +124,42 @@ class _Done:
         self._n = min(self._total, self._n + n_bytes)
         if self._progress is not None:
             self._progress(self._n, self._total)
+
+
+def _profile(head: header.Header, path: str, base: int, tensors: list[Tensor]) -> Iterator[Fault]:
+    """What the GGB profile requires of a file's metadata."""
+    marked = ggb.VERSION in head.values
+    if not marked and not any(tensor.in_panels for tensor in tensors):
+        return
+    if not marked:
+        yield Fault("profile", ggb.VERSION, "is missing although tensors are in panels", path, 0, base)
+    if checksums.TENSORS not in head.values and checksums.HEADER not in head.values:
+        yield Fault("profile", checksums.TENSORS, "is missing; the GGB profile requires checksums", path, 0, base)
+    align = validate.alignment(head.values, path)
+    if align != ggb.ALIGNMENT:
+        yield Fault("profile", "general.alignment", f"is {align}; the GGB profile requires {ggb.ALIGNMENT}", path, 0,
+                    base)  # fmt: skip
+
+
+def _filling(tensor: Tensor) -> Iterator[Fault]:
+    """Bytes of a tensor in panels that belong to no row or no column, and are not zero."""
+    name, stored = tensor.type.name, tensor.panels
+    size = panels.panel_bytes(name, tensor.row_bytes)
+    # Only the last panel lacks rows; where rows are filled up, every panel has such bytes.
+    step = max(1, _STEP // size)
+    first = 0 if panels.row_bytes(name, tensor.row_bytes) != tensor.row_bytes else len(stored) - 1
+    for i in range(first, len(stored), step):
+        part = stored[i : i + step]
+        rows = panels.from_panels(part, name, len(part) * panels.ROWS)
+        own = tensor.n_rows - i * panels.ROWS
+        rows[:own, : tensor.row_bytes] = 0
+        odd = rows.any(axis=1)
+        if odd.any():
+            panel = i + int(np.argmax(odd)) // panels.ROWS
+            start = tensor.offset_bytes + panel * size
+            message = f"{tensor.type.label}: bytes that fill panel {panel} are not zero"
+            yield Fault("padding", tensor.name, message, tensor.path, start, start + size)
+            return
 
 
 def _base(head: header.Header, path: str) -> int:
@@ -198,11 +238,12 @@ def _padding(mapped: Mapped, base: int, head_end: int, tensors: list[Tensor], se
 
 
 def _values(tensor: Tensor) -> Iterator[Fault]:
-    size = tensor.type.block_bytes
     for bad in bad_blocks(tensor):
-        start = tensor.offset_bytes + bad.first * size
-        message = f"{tensor.type.label}: {bad.message} ({bad.count} blocks; the first is block {bad.first})"
-        yield Fault(bad.code, tensor.name, message, tensor.path, start, start + size)
+        place = order.place(tensor, None, bad.first)
+        which = f"row {place.row} block {place.block}, interleaved with others" if tensor.in_panels else \
+            f"block {bad.first}"
+        message = f"{tensor.type.label}: {bad.message} ({bad.count} blocks; the first is {which})"
+        yield Fault(bad.code, tensor.name, message, tensor.path, *place.span)
 
 
 def _files(file: GgufFile, expected: manifest.Manifest, done: _Done) -> Iterator[Fault]:
@@ -246,8 +287,9 @@ def _tensors(file: GgufFile, expected: manifest.Manifest, done: _Done) -> Iterat
         hashes = [digest for _, digest in together]
         own = None if entry_or_none is None else manifest.new(entry_or_none.algorithm)
         rows = max(1, _STEP // tensor.row_bytes)
+        rows = rows // panels.ROWS * panels.ROWS or rows
         for i in range(0, tensor.n_rows, rows):
-            data = np.ascontiguousarray(tensor.raw[i : i + rows]).reshape(-1)
+            data = np.ascontiguousarray(tensor.raw_rows(i, min(tensor.n_rows, i + rows))).reshape(-1)
             for digest in [*hashes, *([own] if own is not None else [])]:
                 digest.update(data)
         done.add(tensor.n_bytes)

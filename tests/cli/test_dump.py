@@ -93,6 +93,28 @@ def test_block_from_the_command_line_by_hand(path: Path) -> None:
     assert same == text, "256 columns are one block a row"
 
 
+def test_a_ggb_file(tmp_path: Path) -> None:
+    """The profile, the order of each tensor, and one block of a panel by hand."""
+    import ggblock
+    from tests.inspect import test_panel_files
+
+    plain, path = test_panel_files.write(tmp_path / "m.gguf", False), test_panel_files.write(tmp_path / "m.ggb")
+    text = dump(path).stdout
+    assert re.search(r"^  profile +GGB v3, .* 4 tensors in panels of 16 rows; with checksums$", text, re.MULTILINE)
+    assert re.search(r"^  a.weight +19 x 256 +Q4_K/16 ", text, re.MULTILINE)
+    schemas.check(json.loads(dump(path, "--json").stdout), "dump")
+    arguments = ["--tensor", "a.weight", "--row", 18, "--block", 0]
+    weights = paper.check_claims(paper.read_text(dump(path, *arguments).stdout.split("\n", 2)[2]))
+    with ggblock.open(plain) as file:
+        assert_same_floats(weights, file.tensors["a.weight"].rows(18, 19)[0])
+    assert "panel 1, place 2 of 16 in it" in dump(path, *arguments, "--hex").stdout
+    compared = dump(path, "--tensor", "a.weight", "--reference", plain).stdout
+    assert "16 rows interleaved in a panel" in compared and "largest error 0.0" in compared
+    same = CliRunner().invoke(main, ["diff", str(plain), str(path)])
+    assert same.exit_code == 0 and "only how the files are stored differs" in same.stdout
+    assert CliRunner().invoke(main, ["verify", str(path)]).exit_code == 0
+
+
 def test_hex_has_a_colour_for_each_field(path: Path) -> None:
     arguments = ["dump", str(path), "--tensor", "blk.0.attn_q.weight", "--block", "0", "--hex"]
     plain = CliRunner().invoke(main, arguments).stdout
