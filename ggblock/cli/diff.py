@@ -22,7 +22,8 @@ _SIGNS = {"added": "+", "removed": "-"}
 def command(first: str, second: str, as_json: bool) -> None:
     """Show what differs between FIRST and SECOND (paths or catalog names): metadata, tensors, errors after decoding.
 
-    Exit code 1 when they differ, 0 when metadata and tensors are the same; where a tensor lies does not count.
+    Exit code 1 when they differ, 0 when metadata and tensors are the same; where a tensor lies does not count, nor
+    what a conversion between GGUF and GGB changes.
     """
     from ggblock.format import open_gguf
     from ggblock.inspect.diff import diff, difference_document
