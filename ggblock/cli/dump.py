@@ -174,7 +174,7 @@ def _facts(facts: Overview, file: GgufFile) -> list[str]:
         ("weights", f"{mix}{facts.bits_per_weight:.3f} bits per weight; {kinds or 'no tensors'}"),
         ("context", f"{context}; chat template: {template}"),
         ("tokenizer", tokenizer),
-        ("profile", f"{facts.profile} {order}; {checks}"),
+        ("profile", f"{'GGB in GGUF' if facts.profile == 'GGB' else 'GGUF'} {order}; {checks}"),
     ]
     head = (
         f"{words.readable(file.path)}: {words.size(facts.n_bytes)}{parts}, {words.plural(facts.n_tensors, 'tensor')}, "

@@ -76,7 +76,7 @@ function head() {
     ["weights", `${file.file_type || "mixed"}: ${file.bits_per_weight.toFixed(3)} bits per weight`],
     ["context", file.context === null ? "not stated" : `${file.context} tokens`],
     ["tokenizer", tokens],
-    ["profile", `${file.profile} version ${file.version}, alignment ${file.alignment}${file.n_panels ? `, ${file.n_panels} tensors in panels of 16 rows` : ""}`],
+    ["profile", `${file.profile === "GGB" ? "GGB in GGUF" : "GGUF"} version ${file.version}, alignment ${file.alignment}${file.n_panels ? `, ${file.n_panels} tensors in panels of 16 rows` : ""}`],
   ];
   for (const [name, text] of rows) $("facts").append(make("dt", name), make("dd", text));
   for (const note of file.notes) $("notes").append(make("li", note.text));
