@@ -100,7 +100,7 @@ def test_a_ggb_file(tmp_path: Path) -> None:
 
     plain, path = test_panel_files.write(tmp_path / "m.gguf", False), test_panel_files.write(tmp_path / "m.ggb")
     text = dump(path).stdout
-    assert re.search(r"^  profile +GGB in GGUF v3, .* 4 tensors in panels of 16 rows; with checksums$", text, re.MULTILINE)
+    assert re.search(r"^  profile +GGB in GGUF v3, .* 4 tensors in panels of 16 rows; with checksums$", text, re.M)
     assert re.search(r"^  a.weight +19 x 256 +Q4_K/16 ", text, re.MULTILINE)
     schemas.check(json.loads(dump(path, "--json").stdout), "dump")
     arguments = ["--tensor", "a.weight", "--row", 18, "--block", 0]
