@@ -54,7 +54,8 @@ def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | No
     column, or None; types without a search ignore it. Returns uint8 (n_rows, row_bytes) with all leading
     dimensions counted as rows.
 
-    Informative: the codes are good, not promised; only what `dequantize` makes of them is specified. `ggblock.quantize`,
+    Informative: the codes are good, not promised; only what `dequantize` makes of them is specified.
+    `ggblock.quantize`,
     which is compiled, is faster and finds better codes. On one Zen 5
     core the types with a search take 2 to 10 million weights a second, the others over 100 million.
 

@@ -16,8 +16,8 @@ from .. import blocks, errors
 from ..blocks import BlockType, by_name
 from ..blocks.base import F32, U8
 from ..engine.memory import address, buffer
-from ..engine.store import Notify, kernels
-from ..engine.team import Team, default_threads
+from ..engine.store import Notify, default_threads, kernels
+from ..engine.team import Team
 from ..kernels import fields
 from ..kernels.quantizers import MODULES, SCRATCH_BYTES
 

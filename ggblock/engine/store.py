@@ -6,6 +6,7 @@ engine of its own, so that symbols of kernels compiled by different processes ca
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ import llvmlite.binding as llvm
 from ..kernels import registry
 from ..simd import cache
 from ..simd.host import host
+from .compile import compile_apart
 
 Notify = Callable[[str], None]
 
@@ -55,6 +57,20 @@ def _key(name: str) -> str:
     return cache.key_of(name, registry.module_of(name), registry.is_strict(name), host())
 
 
+def _compile_here(name: str) -> tuple[str, bytes]:
+    from ..simd import jit
+
+    return jit.compile_kernel(registry.build(name), strict=registry.is_strict(name))
+
+
+def default_threads() -> int:
+    """As many as this process may run on at once."""
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not on macOS and Windows
+        return max(1, os.cpu_count() or 1)
+
+
 def _compile(missing: list[str], notify: Notify | None) -> None:
     start = time.perf_counter()
     if notify:
@@ -62,11 +78,10 @@ def _compile(missing: list[str], notify: Notify | None) -> None:
             f"compiling {len(missing)} kernel{'s' if len(missing) > 1 else ''} for this CPU ({host().machine}); "
             "this happens once"
         )
-    from ..simd import jit
-
     stored = True
+    made = compile_apart(missing, default_threads())
     for name in missing:
-        symbol, code = jit.compile_kernel(registry.build(name), strict=registry.is_strict(name))
+        symbol, code = made.get(name) or _compile_here(name)
         stored &= cache.put(_key(name), symbol, code)
         _addresses[name] = _link(symbol, code)
     if notify:

@@ -22,14 +22,6 @@ MAX_THREADS = 256
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
-def default_threads() -> int:
-    """As many as this process may run on at once."""
-    try:
-        return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not on macOS and Windows
-        return max(1, os.cpu_count() or 1)
-
-
 def _yield_address() -> int:
     """A C function of no arguments that gives up the processor."""
     if os.name == "nt":

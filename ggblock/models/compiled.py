@@ -18,8 +18,8 @@ import numpy.typing as npt
 from .. import errors
 from ..engine.memory import Arena, buffer, floats
 from ..engine.plan import BATCH, Builder, Rows, bits_of, round_up
-from ..engine.store import Notify
-from ..engine.team import Team, default_threads
+from ..engine.store import Notify, default_threads, kernels
+from ..engine.team import Team
 from ..engine.weights import Weight, describe, vector
 from ..format import GgufFile
 from ..kernels import fields, shapes
@@ -289,8 +289,6 @@ def compile_model(
     a = head.norm(last, written.output_norm, config.eps, written.residual)
     head.matmul(a, output, logits)
     head.barrier()
-
-    from ..engine.store import kernels
 
     kernels(["team", "post", "repack", *builder.kernel_names(), *head.kernel_names()], notify)
     team = Team(n_threads)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ggblock.engine.team import MAX_THREADS, Team, default_threads
+from ggblock.engine.store import default_threads
+from ggblock.engine.team import MAX_THREADS, Team
 from ggblock.errors import SettingError
 
 from .chain import Chain
