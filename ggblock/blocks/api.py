@@ -55,9 +55,8 @@ def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | No
     dimensions counted as rows.
 
     Informative: the codes are good, not promised; only what `dequantize` makes of them is specified.
-    `ggblock.quantize`,
-    which is compiled, is faster and finds better codes. On one Zen 5
-    core the types with a search take 2 to 10 million weights a second, the others over 100 million.
+    `ggblock.quantize`, which is compiled, is faster and finds better codes. On one Zen 5 core the types with a search
+    take 2 to 10 million weights a second, the others over 100 million.
 
     Raises `errors.UnknownType`, `errors.NoEncoder` (readable types that this cannot write), `errors.BadShape`
     (row or importance length), `errors.NonFiniteWeight` (NaN, infinity or more than `MAX_WEIGHT` in a type that
