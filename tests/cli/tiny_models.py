@@ -53,6 +53,7 @@ def run(*arguments: object, stdin: str | bytes = "", timeout_s: float = 300) -> 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     """Start ``ggblock`` so that it can be interrupted, also when the tests themselves run in the background."""
+    options.setdefault("bufsize", 0)  # what one read leaves must be there for `communicate`
     return subprocess.Popen(
         command(*arguments),
         env=environment(),
