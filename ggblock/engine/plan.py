@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fields
-from ..simd.host import host
+from ..simd.host import TILE_TOKENS, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
 from .team import Team
@@ -24,11 +24,10 @@ from .weights import Weight, pack
 Array = npt.NDArray[Any]
 
 BATCH = 512  # tokens of a prefill step
-TILE = {"avx512": 8}  # tokens of a matrix-matrix tile; 4 where a machine is not named
 
 
 def tile_tokens() -> int:
-    return TILE.get(host().machine, 4)
+    return TILE_TOKENS[host().machine]
 
 
 def round_up(n: int, to: int) -> int:

@@ -16,6 +16,9 @@ from ..errors import SettingError
 
 MACHINES = ("avx512", "avxvnni", "avx2", "neon", "portable")
 
+#: Tokens of a matrix-matrix tile, which its registers hold best; kernels and the engine's activation layout follow it.
+TILE_TOKENS = {"avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4, "portable": 4}
+
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 
 

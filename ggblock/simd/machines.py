@@ -18,6 +18,8 @@ from typing import Any
 
 from llvmlite import ir
 
+from .host import TILE_TOKENS
+
 I8, I16, I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 V8, V32 = ir.VectorType(I8, 64), ir.VectorType(I32, 16)
 
@@ -162,12 +164,16 @@ class Machine:
     dot_ss: Callable[[Any, Any, Any, Any], Any]
     lookup16: Callable[[Any, Sequence[int], Any], Any]
     signed_bias: int  # what dot_ss adds to its left side
-    tile_tokens: int  # tokens of a matrix-matrix tile; the activation layout follows it
     lanes: int  # lanes of 32 bits in one register
     has_half: bool = True  # converts IEEE halves in one instruction
     has_fma: bool = True  # multiplies and adds, and rounds to whole numbers, in one instruction
     #: (add, widen) where products of small codes may first be summed in int16 lanes, or None
     narrow: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+
+    @property
+    def tile_tokens(self) -> int:
+        """Tokens of a matrix-matrix tile; the activation layout follows it."""
+        return TILE_TOKENS[self.name]
 
 
 def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, Any, Any], Any]:
@@ -176,12 +182,12 @@ def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, 
 
 MACHINES = {
     "avx512": Machine(
-        "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 8, 16
+        "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 16
     ),
-    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 4, 8),
+    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8),
     "avx2": Machine(
-        "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 4, 8, narrow=(_avx2_narrow, _avx2_widen)
+        "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 8, narrow=(_avx2_narrow, _avx2_widen)
     ),
-    "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4, 4),
-    "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, 4, False, False),
+    "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4),
+    "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, False, False),
 }
