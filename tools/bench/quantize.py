@@ -25,8 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(ROOT), str(HERE)]
+
+from random_model import Shape, write  # noqa: E402
 
 PEER = """
 import sys, time, ctypes, llama_cpp
@@ -85,39 +88,12 @@ def types(names: list[str]) -> None:
                   f"{part.size / theirs_s / 1e6:6.1f} M/s   error: {', '.join(ratios)}", flush=True)
 
 
-def write_model(path: Path, vocabulary: str, width: int, layers: int) -> int:
-    """A llama model of random float16 weights; returns the number of its weights."""
-    import ggblock
-    from ggblock.format import GgufWriter, TensorSpec
-
-    with ggblock.open(vocabulary) as file:
-        n_vocab = len(file.metadata["tokenizer.ggml.tokens"])
-        keys = {k: v for k, v in file.metadata.items() if k.startswith("tokenizer.")}
-        keys |= {"general.architecture": "llama", "general.name": "random", "llama.block_count": layers,
-                 "llama.context_length": 2048, "llama.embedding_length": width, "llama.feed_forward_length": 4 * width,
-                 "llama.attention.head_count": width // 64, "llama.attention.head_count_kv": width // 64,
-                 "llama.attention.layer_norm_rms_epsilon": 1e-5, "llama.rope.freq_base": 10000.0,
-                 "llama.rope.dimension_count": 64, "llama.vocab_size": n_vocab, "general.file_type": 1}
-        shapes = {"token_embd.weight": (n_vocab, width), "output_norm.weight": (width,),
-                  "output.weight": (n_vocab, width)}
-        for i in range(layers):
-            shapes |= {f"blk.{i}.{n}.weight": s for n, s in (
-                ("attn_norm", (width,)), ("attn_q", (width, width)), ("attn_k", (width, width)),
-                ("attn_v", (width, width)), ("attn_output", (width, width)), ("ffn_norm", (width,)),
-                ("ffn_gate", (4 * width, width)), ("ffn_up", (4 * width, width)), ("ffn_down", (width, 4 * width)))}
-        rng = np.random.default_rng(1)
-        specs = [TensorSpec(name, "f32" if len(s) == 1 else "f16", s) for name, s in shapes.items()]
-        with GgufWriter(path, keys, specs) as writer:
-            for spec in specs:
-                values = rng.standard_normal(spec.shape, np.float32) * np.float32(0.02)
-                writer.write(spec.name, values + 1 if len(spec.shape) == 1 else values)
-    return sum(int(np.prod(s)) for s in shapes.values())
-
-
 def model(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source.gguf"
-        n = write_model(source, arguments.vocabulary, arguments.width, arguments.layers)
+        heads = arguments.width // 64
+        shape = Shape(arguments.width, 4 * arguments.width, arguments.layers, heads, heads, tied=False)
+        n = write(source, Path(arguments.vocabulary), shape)
         print(f"{n / 1e6:.0f} M weights, float16, {arguments.threads} threads")
         for recipe in arguments.recipes:
             ours = Path(folder) / "ours.gguf"
