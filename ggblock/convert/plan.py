@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
-from ..format import GgufFile, checksums, panels, splits
+from ..format import GgufFile, checksums, ggb, panels, splits
 from ..format.metadata import Typed
 from ..format.validate import stored_bytes
 from ..format.writer import GgufWriter, TensorSpec
@@ -21,9 +21,6 @@ from .names import IGNORED, Names, Target, architecture_of, names_of, pair_index
 from .recipes import Choice, Model, Recipe, choose, compiled, recipe
 from .sources import Source, SourceTensor
 from .vocabulary import convert_vocabulary
-
-_ALIGNMENT = "general.alignment"
-_GGB = "ggblock.ggb."
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class Plan:
 
     def part_metadata(self, part: int) -> dict[str, Any]:
         """The keys of output file ``part``, without checksums."""
-        values = dict(self.metadata) if part == 0 else {}
+        values = dict(self.metadata) if part == 0 else ggb.marked({}) if ggb.VERSION in self.metadata else {}
         if len(self.paths) > 1:
             values[splits.NUMBER] = Typed("u16", part)
             values[splits.COUNT] = Typed("u16", len(self.paths))
@@ -155,8 +152,8 @@ def make_plan(source: Source, target: str, options: Options) -> Plan:
     `errors.TokenizerError`), `errors.SettingError`, `errors.RowDoesNotFit` where a fallback is forbidden, and
     `errors.WouldOverwriteInput`.
     """
-    ggb = target.endswith(".ggb")
-    if ggb and not options.checksums:
+    to_ggb = target.endswith(".ggb")
+    if to_ggb and not options.checksums:
         raise errors.SettingError("the GGB profile requires checksums", where="checksums")
     keep = source.gguf is not None and options.type is None and options.recipe_file is None and not options.overrides
     if keep:
@@ -172,9 +169,9 @@ def make_plan(source: Source, target: str, options: Options) -> Plan:
         metadata["general.file_type"] = Typed("u32", chosen.file_type)
         metadata["general.quantization_version"] = Typed("u32", 2)
         metadata["ggblock.recipe"] = chosen.name
-    if ggb:
+    if to_ggb:
         steps = [replace(s, in_panels=len(s.shape) > 1 and s.type.name in panels.UNITS) for s in steps]
-        _mark_ggb(metadata)
+        metadata = ggb.marked(metadata)
     steps, paths = _split(source, steps, target, options)
     plan = Plan(source, chosen, options, metadata, tuple(steps), tuple(paths), 0, tuple(notes))
     if plan.fallbacks and not options.fallback:
@@ -188,23 +185,12 @@ def make_plan(source: Source, target: str, options: Options) -> Plan:
     return replace(plan, n_bytes=size)
 
 
-def _mark_ggb(metadata: dict[str, Any]) -> None:
-    """Add the keys of the GGB profile; panels begin where a vector load likes it."""
-    if _ALIGNMENT in metadata:
-        metadata[_GGB + "alignment"] = metadata[_ALIGNMENT]  # what the way back restores
-    metadata[_ALIGNMENT] = Typed("u32", 64)
-    metadata[_GGB + "version"] = Typed("u32", 1)
-
-
 def _from_gguf(file: GgufFile, source: Source) -> tuple[dict[str, Any], list[Step], Model, list[str]]:
     metadata: dict[str, Any] = {
         key: value for key, value in file.metadata.typed_items().items()
         if key not in splits.KEYS and key not in checksums.KEYS
     }  # fmt: skip
-    if metadata.pop(_GGB + "version", None) is not None:
-        del metadata[_ALIGNMENT]
-    if _GGB + "alignment" in metadata:
-        metadata[_ALIGNMENT] = metadata.pop(_GGB + "alignment")
+    metadata = ggb.unmarked(metadata)
     architecture = file.metadata.get("general.architecture")
 
     def count(key: str, default: int) -> int:

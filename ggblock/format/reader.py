@@ -191,6 +191,7 @@ def _gather(parts: list[tuple[Mapped, header.Header]]) -> dict[str, Tensor]:
     if len(parts) > 1:
         for number, (mapped, head) in enumerate(parts):
             splits.check_part(head.values, mapped.path, number, len(parts))
+            splits.check_profile(head.values, mapped.path, first_head.values)
         n_tensors = sum(len(head.records) for _, head in parts)
         splits.check_total(first_head.values, first.path, n_tensors)
         if n_tensors > limits.MAX_TENSORS:

@@ -9,7 +9,7 @@ import os
 import re
 
 from .. import errors
-from . import limits
+from . import ggb, limits
 from .metadata import Typed
 
 NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
@@ -69,6 +69,16 @@ def check_part(values: dict[str, Typed], path: str, number: int, count: int) -> 
             raise errors.SplitMismatch(
                 "the part does not belong here", file=path, where=key, expected=expected, actual=actual
             )
+
+
+def check_profile(values: dict[str, Typed], path: str, first: dict[str, Typed]) -> None:
+    """Raise `errors.SplitMismatch` unless ``values`` of a part are of the same profile as the first part's."""
+    if (ggb.VERSION in values) != (ggb.VERSION in first):
+        names = ["a GGUF part", "a GGB part"]
+        raise errors.SplitMismatch(
+            "the parts are of different profiles", file=path, where=ggb.VERSION, expected=names[ggb.VERSION in first],
+            actual=names[ggb.VERSION in values],
+        )
 
 
 def check_total(values: dict[str, Typed], path: str, n_tensors: int) -> None:

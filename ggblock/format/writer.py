@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .. import blocks, errors
 from . import checksums as sums
-from . import encode, limits, panels, validate
+from . import encode, ggb, limits, panels, validate
 from .header import TensorRecord
 from .metadata import ArrayValue, Metadata, Typed, infer
 
@@ -32,7 +32,8 @@ _ALIGNMENT = "general.alignment"
 class TensorSpec:
     """A tensor to be written: ``name``, block ``type`` (or its name), ``shape`` in NumPy's order, rows first.
 
-    ``in_panels``: store panels of 16 rows, which only ggblock reads. Data are given as rows in any case.
+    ``in_panels``: store panels of 16 rows, which only ggblock reads; the writer adds the marks of the GGB profile
+    (`ggb.marked`). Data are given as rows in any case.
     """
 
     name: str
@@ -94,6 +95,8 @@ class GgufWriter:
         self._target = os.path.realpath(self.path)
         self._refuse_inputs(metadata, inputs)
         values = dict(metadata.typed_items() if isinstance(metadata, Metadata) else metadata)
+        if any(spec.in_panels for spec in tensors):
+            values = ggb.marked(values)
         if checksums:
             values.update(sums.room(len(tensors)))
         self._digests: list[str] | None = [] if checksums else None

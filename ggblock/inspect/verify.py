@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import errors
-from ..format import checksums, ggb, header, panels, validate
+from ..format import checksums, header, panels, validate
 from ..format.mapped import Mapped
 from ..format.metadata import ArrayValue
 from ..format.reader import GgufFile, Tensor, open_gguf
@@ -90,8 +90,6 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str] | None 
                 sealed = sealed or bool(keys)
                 if keys:
                     faults += _checksums(mapped, head, base, tensors)
-                if part == file.paths[0]:  # the other parts of a split file carry no metadata but their numbers
-                    faults += _profile(head, part, base, tensors)
                 faults += _padding(mapped, base, head.end, tensors, bool(keys))
             for tensor in tensors:
                 if values:
@@ -124,21 +122,6 @@ class _Done:
         self._n = min(self._total, self._n + n_bytes)
         if self._progress is not None:
             self._progress(self._n, self._total)
-
-
-def _profile(head: header.Header, path: str, base: int, tensors: list[Tensor]) -> Iterator[Fault]:
-    """What the GGB profile requires of a file's metadata."""
-    marked = ggb.VERSION in head.values
-    if not marked and not any(tensor.in_panels for tensor in tensors):
-        return
-    if not marked:
-        yield Fault("profile", ggb.VERSION, "is missing although tensors are in panels", path, 0, base)
-    if checksums.TENSORS not in head.values and checksums.HEADER not in head.values:
-        yield Fault("profile", checksums.TENSORS, "is missing; the GGB profile requires checksums", path, 0, base)
-    align = validate.alignment(head.values, path)
-    if align != ggb.ALIGNMENT:
-        yield Fault("profile", "general.alignment", f"is {align}; the GGB profile requires {ggb.ALIGNMENT}", path, 0,
-                    base)  # fmt: skip
 
 
 def _filling(tensor: Tensor) -> Iterator[Fault]:

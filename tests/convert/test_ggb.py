@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 import ggblock
 from ggblock import blocks, errors
 from ggblock.convert import Options, execute, make_plan, open_source
-from ggblock.format import GgufWriter, TensorSpec, panels
+from ggblock.format import GgufWriter, TensorSpec, Typed, checksums, ggb, header, panels
+from ggblock.format.mapped import Mapped
+from ggblock.inspect.verify import verify
 
 from . import checkpoints as ck
 
 
-def convert(source: Path, target: Path, kind: str | None = None) -> None:
+def convert(
+    source: Path, target: Path, kind: str | None = None, split_bytes: int = 0, keep: bool = False
+) -> list[Path]:
+    options = Options(type=kind, allow_nonfinite=True, split_bytes=split_bytes, keep_split=keep)
     with open_source(source) as opened:
-        execute(make_plan(opened, str(target), Options(type=kind, allow_nonfinite=True)))
+        return [Path(path) for path in execute(make_plan(opened, str(target), options)).plan.paths]
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,7 +141,74 @@ def test_the_specification_has_the_same_table() -> None:
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     spec = TensorSpec("w", "q8_0", (16, 32), in_panels=True)
-    with GgufWriter(tmp_path / "x.ggb", {"ggblock.ggb.version": 2}, [spec], checksums=True) as writer:
+    with GgufWriter(tmp_path / "x.ggb", {"ggblock.ggb.version": Typed("u32", 2)}, [spec], checksums=True) as writer:
         writer.write("w", np.zeros((16, 34), np.uint8))
-    with pytest.raises(errors.UnsupportedVersion, match="newer version"):
+    with pytest.raises(errors.UnsupportedVersion, match="expected 1; found 2"):
         ggblock.open(tmp_path / "x.ggb")
+
+
+def split_ggb(folder: Path) -> list[Path]:
+    """A split GGB file: a part with tensors in panels, one with both kinds, one with a plain tensor alone."""
+    specs = [TensorSpec("a", "q8_0", (17, 64)), TensorSpec("b", "f32", (5,)), TensorSpec("c", "q4_k", (3, 256)),
+             TensorSpec("d", "f32", (3000,))]  # fmt: skip
+    with GgufWriter(folder / "m.gguf", {"general.architecture": "x"}, specs, checksums=True) as writer:
+        for i, spec in enumerate(specs):
+            writer.write(spec.name, np.random.default_rng(i).normal(size=spec.shape).astype(np.float32))
+    return convert(folder / "m.gguf", folder / "m.ggb", split_bytes=4000)
+
+
+def test_each_part_of_a_split_file_is_a_ggb_file(tmp_path: Path) -> None:
+    paths = split_ggb(tmp_path)
+    assert [path.name for path in paths] == [f"m-0000{i}-of-00003.ggb" for i in (1, 2, 3)]
+    n_tensors = 0
+    for path in paths:
+        with Mapped(path) as mapped:
+            head = header.parse(mapped)
+            marks = {key: head.values[key] for key in (ggb.VERSION, "general.alignment")}
+            assert marks == {ggb.VERSION: Typed("u32", 1), "general.alignment": Typed("u32", 64)}
+            assert len(head.values[checksums.TENSORS].value) == len(head.records)  # type: ignore[arg-type]
+            assert all(record.offset % 64 == 0 for record in head.records) and mapped.size % 64 == 0
+            n_tensors += len(head.records)
+    with ggblock.open(paths[1]) as whole, ggblock.open(tmp_path / "m.gguf") as plain:
+        assert n_tensors == 4 and list(whole.tensors) == list("abcd") and whole.alignment == 64
+        assert len({tensor.path for tensor in whole.tensors.values()}) == 3
+        for name, tensor in plain.tensors.items():
+            assert np.array_equal(tensor.raw, whole.tensors[name].raw)
+            assert whole.tensors[name].offset_bytes % 64 == 0
+    assert verify(paths[0]).faults == ()
+    data = bytearray(paths[2].read_bytes())
+    data[-65] ^= 1
+    paths[2].write_bytes(data)
+    assert [(fault.code, fault.where, fault.path) for fault in verify(paths[0]).faults] == \
+        [("checksum", "d", str(paths[2]))]
+
+
+def test_a_split_file_and_back(tmp_path: Path) -> None:
+    paths = split_ggb(tmp_path)
+    (one,) = convert(paths[0], tmp_path / "back.gguf")
+    assert one.read_bytes() == (tmp_path / "m.gguf").read_bytes()
+    kept = convert(paths[2], tmp_path / "kept.gguf", keep=True)
+    again = convert(kept[1], tmp_path / "m.ggb", keep=True)
+    assert len(kept) == 3 and again == paths
+    (joined,) = convert(again[0], tmp_path / "joined.gguf")
+    assert joined.read_bytes() == one.read_bytes()
+
+
+def test_parts_of_different_profiles_do_not_belong_together(tmp_path: Path) -> None:
+    paths = split_ggb(tmp_path)
+    parts = convert(paths[0], tmp_path / "m.gguf", keep=True)
+    paths[2].write_bytes(parts[2].read_bytes())  # a plain tensor in a part without marks
+    with pytest.raises(errors.SplitMismatch, match="different profiles") as caught:
+        ggblock.open(paths[0])
+    assert caught.value.file == str(paths[2]) and caught.value.where == ggb.VERSION
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("key", [ggb.VERSION, "general.alignment", checksums.TENSORS, checksums.HEADER])
+def test_a_part_that_lacks_a_key_is_refused(tmp_path: Path, key: str, number: int) -> None:
+    paths = split_ggb(tmp_path)
+    data = paths[number].read_bytes()
+    paths[number].write_bytes(data.replace(key.encode(), key[:-1].encode() + b"_"))
+    with pytest.raises((errors.MissingKey, errors.BadAlignment, errors.SplitMismatch)) as caught:
+        ggblock.open(paths[1])
+    assert caught.value.where == key

@@ -23,8 +23,8 @@ KEYS: dict[str, object] = {"general.architecture": "llama", "general.name": "tin
 MARKS: dict[str, object] = {ggb.VERSION: 1, "general.alignment": 64}
 
 
-def write(path: Path, interleaved: bool = True, *, marks: dict[str, object] | None = None) -> Path:
-    metadata = {**KEYS, **((MARKS if marks is None else marks) if interleaved else {})}
+def write(path: Path, interleaved: bool = True) -> Path:
+    metadata = {**KEYS, **(MARKS if interleaved else {})}
     specs = [TensorSpec(name, kind, shape, interleaved and len(shape) > 1) for name, kind, shape in TENSORS]
     with GgufWriter(path, metadata, specs, checksums=True) as writer:  # type: ignore[arg-type]
         for name, _, shape in TENSORS:
@@ -88,12 +88,13 @@ def test_what_fills_a_panel_is_zero(tmp_path: Path) -> None:
     assert ("padding", "b.weight", tensor.offset_bytes) in [(f.code, f.where, f.start) for f in verify(path).faults]
 
 
-@pytest.mark.parametrize(
-    ("marks", "where"), [({"general.alignment": 64}, ggb.VERSION), ({ggb.VERSION: 1}, "general.alignment")]
-)
-def test_what_the_profile_requires(marks: dict[str, object], where: str, tmp_path: Path) -> None:
-    verdict = verify(write(tmp_path / "m.ggb", marks=marks))
-    assert [(fault.code, fault.where) for fault in verdict.faults] == [("profile", where)]
+@pytest.mark.parametrize("key", [ggb.VERSION, "general.alignment", checksums.TENSORS, checksums.HEADER])
+def test_what_the_profile_requires(key: str, tmp_path: Path) -> None:
+    """The key's last letter is another: the file lacks it."""
+    path = write(tmp_path / "m.ggb")
+    path.write_bytes(path.read_bytes().replace(key.encode(), key[:-1].encode() + b"_", 1))
+    verdict = verify(path)
+    assert [(fault.code, fault.where) for fault in verdict.faults] == [("structure", key)]
     schemas.check(verdict_document(verdict), "verify")
 
 

@@ -143,7 +143,8 @@ def test_blocks_count_through_the_rows_and_not_through_the_file(tmp_path: Path) 
 
 
 def test_types_without_panels_stay_in_rows(tmp_path: Path) -> None:
-    path = crafted.write(tmp_path / "m.ggb", {"ggblock.ggb.version": 1}, [("w", "f32", (7,))], checksums=True)
+    marks = {"ggblock.ggb.version": 1, "general.alignment": 64}
+    path = crafted.write(tmp_path / "m.ggb", marks, [("w", "f32", (7,))], checksums=True)
     with ggblock.open(path) as file:
         place = order.place(file.tensors["w"], 0, 6)
         assert place.order == "rows" and place.is_contiguous and place.span[1] - place.span[0] == 4
