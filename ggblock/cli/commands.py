@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("ggblock.cli.convert", "Turn a checkpoint into a GGUF file, quantized on the way."),
     "eval": ("ggblock.cli.eval", "Measure perplexity, and divergence from a reference model."),
     "bench": ("ggblock.cli.bench", "Measure tokens per second of prefill and decode."),
+    "warmup": ("ggblock.cli.warmup", "Compile ahead what running a model takes."),
     "tokenize": ("ggblock.cli.tokenize", "Show the token ids and pieces of a text."),
     "completion": ("ggblock.cli.completion", "Print the script for completion in bash, zsh or fish."),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ggblock.cli.common import emit_json, json_option, model_argument
-from ggblock.cli.options import open_model, text_or_stdin, threads_option
+from ggblock.cli.options import activations_option, kv_option, open_model, text_or_stdin, threads_option
 from ggblock.errors import GgblockError
 
 
@@ -23,8 +23,9 @@ from ggblock.errors import GgblockError
 @click.option("--chunk", type=click.IntRange(min=4), default=512, show_default=True,
               help="Tokens of a chunk; the second half of each is scored.")
 @click.option("--chunks", "n_chunks", type=click.IntRange(min=1), default=None, help="At most so many chunks.")
-@click.option("--exact", is_flag=True, help="Run MODEL in float32 too.")
-@click.option("--kv", default=None, metavar="TYPE", help="Type of the key-value cache. [default: f16]")
+@click.option("--exact", is_flag=True, help="Run MODEL in float32 too: as --activations exact --kv f32.")
+@kv_option
+@activations_option
 @threads_option
 @json_option
 def command(
@@ -35,6 +36,7 @@ def command(
     n_chunks: int | None,
     exact: bool,
     kv: str | None,
+    activations: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -47,7 +49,7 @@ def command(
     content = _read(text)
     shared: dict[str, Any] = {"threads": threads, "context": chunk}
     with contextlib.ExitStack() as stack:
-        scored = stack.enter_context(open_model(model, reference=exact, kv=kv, **shared))
+        scored = stack.enter_context(open_model(model, reference=exact, kv=kv, activations=activations, **shared))
         chunks = run.chunks_of(scored, content, chunk, limit=n_chunks)
         progress = _tell if sys.stderr.isatty() else None
         if reference is None:

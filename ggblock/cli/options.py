@@ -12,6 +12,7 @@ import click
 
 from ggblock.cli.common import note, resolve_model
 from ggblock.errors import InvalidText, SettingError
+from ggblock.models import ACTIVATIONS, KV_TYPES
 
 if TYPE_CHECKING:
     from ggblock.runtime import Generation, Model, Result, Sampling
@@ -60,14 +61,23 @@ def generation_options(function: F) -> F:
     return _add(function, options)
 
 
+kv_option = click.option(
+    "--kv", type=click.Choice(KV_TYPES), default=None, help="Type of the key-value cache. [default: f16]"
+)
+activations_option = click.option(
+    "--activations", type=click.Choice(tuple(ACTIVATIONS)), default=None,
+    help="How activations are held: fast (int8 for many tokens, 15 bits for one), fine (15 bits for both) or exact "
+    "(float32, slow). [default: fast]",
+)  # fmt: skip
+reference_option = click.option(
+    "--reference", is_flag=True, help="As --activations exact --kv f32: what the others are measured by."
+)
+
+
 def engine_options(function: F) -> F:
     """Add how the model computes, all but threads and context; give the parameters to `open_model`."""
-    options = [
-        click.option("--offload", default=None, metavar="WHAT", help="Layers that an accelerator computes."),
-        click.option("--kv", default=None, metavar="TYPE", help="Type of the key-value cache. [default: f16]"),
-        click.option("--reference", is_flag=True, help="Compute in float32: slow, and what fast mode is measured by."),
-    ]
-    return _add(function, options)
+    offload = click.option("--offload", default=None, metavar="WHAT", help="Layers that an accelerator computes.")
+    return _add(function, [offload, kv_option, activations_option, reference_option])
 
 
 context_option = click.option(

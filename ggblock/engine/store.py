@@ -53,6 +53,11 @@ def kernels(names: Iterable[str], notify: Notify | None = None) -> dict[str, int
         return {name: _addresses[name] for name in wanted}
 
 
+def not_kept(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that are not in the cache on the disk, each once."""
+    return [name for name in dict.fromkeys(names) if cache.get(_key(name)) is None]
+
+
 def _key(name: str) -> str:
     return cache.key_of(name, registry.module_of(name), registry.is_strict(name), host())
 

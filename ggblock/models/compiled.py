@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ from ..engine.team import Team
 from ..engine.weights import Weight, describe, vector
 from ..format import GgufFile
 from ..kernels import fields, shapes
-from . import ARCHITECTURES
+from . import ACTIVATIONS, ARCHITECTURES, KV_TYPES
 from .config import Config, Source, read_config
 from .rope import RopeTable
+from .written import Written
 
 DEFAULT_CONTEXT = 8192
 LOG2_E = 1.4426950408889634  # attention's softmax is in powers of two
@@ -240,17 +242,41 @@ class CompiledModel:
                 del self._plan, self._head, self._layers, self._logits
 
 
-def compile_model(
-    file: GgufFile,
-    *,
-    threads: int | None,
-    context: int | None,
-    kv_type: str,
-    reference: bool,
-    offload: Any,
-    notify: Notify | None,
-) -> CompiledModel:
-    """See ``models.build``."""
+@dataclass
+class _Drawn:
+    """The two plans of a model before anything is compiled or read: the layers, and the head that follows them."""
+
+    layers: Layers
+    builder: Builder
+    head: Builder
+    written: Written
+    last: Rows
+    logits: Rows
+
+    def kernel_names(self) -> list[str]:
+        """Every kernel that running the plans takes, in the order in which they are first met."""
+        names = ["team", "post", "repack", *self.builder.kernel_names(), *self.head.kernel_names()]
+        return list(dict.fromkeys(names))
+
+
+def _draw(source: Source, config: Config, n_ctx: int, n_threads: int, kv_type: str, activations: str) -> _Drawn:
+    modes, head_modes = ACTIVATIONS[activations]
+    builder = Builder(modes, n_threads, min(BATCH, round_up(n_ctx, 16)))
+    layers = Layers(source, config, builder, n_ctx, kv_type)
+    written = importlib.import_module(f".{config.architecture}", __package__).layers(layers)
+    head = Builder(head_modes, n_threads, LOGIT_ROWS)
+    logits = head.rows(config.n_vocab)
+    tied = not source.has("output.weight")
+    output = layers.matrix("token_embd.weight" if tied else "output.weight", config.n_vocab, config.n_embd)
+    head.keep.append(written.output_norm)
+    last = written.x or layers.x
+    a = head.norm(last, written.output_norm, config.eps, written.residual)
+    head.matmul(a, output, logits)
+    head.barrier()
+    return _Drawn(layers, builder, head, written, last, logits)
+
+
+def _source_of(file: GgufFile) -> Source:
     architecture = file.metadata["general.architecture"] if "general.architecture" in file.metadata else None
     if not isinstance(architecture, str):
         raise errors.MissingKey("the file names no architecture", file=file.path, where="general.architecture")
@@ -262,43 +288,67 @@ def compile_model(
             expected=" or ".join(ARCHITECTURES),
             actual=architecture,
         )
-    if kv_type not in ("f16", "f32"):
-        raise errors.SettingError("unknown type of KV cache", where="kv", expected="f16 or f32", actual=kv_type)
+    return Source(file, architecture)
+
+
+def _checked(reference: bool, activations: str | None, kv_type: str | None) -> tuple[str, str]:
+    """(activations, type of the KV cache) with what was not said filled in."""
+    if reference and activations not in (None, "exact"):
+        raise errors.SettingError(
+            "contradicts the reference mode", where="activations", expected="exact", actual=activations
+        )
+    how = activations or ("exact" if reference else "fast")
+    kv = kv_type or ("f32" if reference else "f16")
+    if how not in ACTIVATIONS:
+        raise errors.SettingError(
+            "no such way to hold activations", where="activations", expected=" or ".join(ACTIVATIONS), actual=how
+        )
+    if kv not in KV_TYPES:
+        raise errors.SettingError("unknown type of KV cache", where="kv", expected=" or ".join(KV_TYPES), actual=kv)
+    return how, kv
+
+
+def kernels_of(file: GgufFile, *, kv_type: str | None, reference: bool, activations: str | None) -> list[str]:
+    """See ``models.kernels_of``."""
+    how, kv = _checked(reference, activations, kv_type)
+    source = _source_of(file)
+    return _draw(source, read_config(source), 1, 1, kv, how).kernel_names()
+
+
+def compile_model(
+    file: GgufFile,
+    *,
+    threads: int | None,
+    context: int | None,
+    kv_type: str | None,
+    reference: bool,
+    activations: str | None,
+    offload: Any,
+    notify: Notify | None,
+) -> CompiledModel:
+    """See ``models.build``."""
+    source = _source_of(file)
+    how, kv = _checked(reference, activations, kv_type)
     if offload not in (None, 0, "0", "none", ""):
         raise errors.DeviceError("this version runs on the CPU only", where="offload", actual=offload)
-    source = Source(file, architecture)
     config = read_config(source)
     n_ctx = min(config.n_ctx_train, DEFAULT_CONTEXT) if context is None else context
     if n_ctx < 1 or n_ctx > 1 << 22:
         raise errors.SettingError("out of range", where="context", expected="1 to 4194304", actual=n_ctx)
     n_threads = default_threads() if threads is None else threads
-    modes = ("f", "f") if reference else ("2", "1")
-    builder = Builder(modes, n_threads, min(BATCH, round_up(n_ctx, 16)))
-    layers = Layers(source, config, builder, n_ctx, kv_type)
-    written = importlib.import_module(f".{architecture}", __package__).layers(layers)
-
-    # Two terms for the logits of many tokens too: a prompt needs those of its last token only, and one term costs
-    # SmolLM2 a third of all that a prefill loses (mean KL 0.0010 of 0.0033; q, k and v 0.0008, gate and up 0.0009,
-    # down 0.0005, attention's output 0.0001).
-    head = Builder(modes if reference else ("2", "2"), n_threads, LOGIT_ROWS)
-    logits = head.rows(config.n_vocab)
-    tied = not source.has("output.weight")
-    output = layers.matrix("token_embd.weight" if tied else "output.weight", config.n_vocab, config.n_embd)
-    head.keep.append(written.output_norm)
-    last = written.x or layers.x
-    a = head.norm(last, written.output_norm, config.eps, written.residual)
-    head.matmul(a, output, logits)
-    head.barrier()
-
-    kernels(["team", "post", "repack", *builder.kernel_names(), *head.kernel_names()], notify)
+    drawn = _draw(source, config, n_ctx, n_threads, kv, how)
+    kernels(drawn.kernel_names(), notify)
     team = Team(n_threads)
     try:
-        plan, head_plan = builder.finish(team), head.finish(team)
+        plan, head_plan = drawn.builder.finish(team), drawn.head.finish(team)
     except BaseException:
         team.close()
         raise
     # columns of the norm's row that hold float rows (kernels.activations.make_norm): the head starts at any of them
-    moved = [(fields.A + 8, last)]
+    moved = [(fields.A + 8, drawn.last)]
+    written = drawn.written
     if written.residual:
         moved += [(fields.A + 12, written.residual[0]), (fields.A + 15, written.residual[2])]
-    return CompiledModel(file, config, n_ctx, team, layers, plan, head_plan, moved, logits, written.embedding_scale)
+    return CompiledModel(
+        file, config, n_ctx, team, drawn.layers, plan, head_plan, moved, drawn.logits, written.embedding_scale
+    )

@@ -17,6 +17,7 @@ def load(
     context: int | None = None,
     offload: Any = None,
     kv: str | None = None,
+    activations: str | None = None,
     reference: bool = False,
     require_vocabulary: bool = False,
     notify: Callable[[str], None] | None = None,
@@ -32,9 +33,10 @@ def load(
         context: tokens that prompt and answer may have together; None takes what the model was
             trained for, at most 8,192.
         offload: which layers an accelerator computes; None for none.
-        kv: element type of the KV cache, "f16" or another that the engine knows;
-            None takes "f16" ("f32" for reference).
-        reference: compute with float32 activations and no integer shortcuts: slow, and what fast mode is measured by.
+        kv: element type of the KV cache: "f16" or "f32"; None takes "f16" ("f32" for reference).
+        activations: how activations are held in matrix products: "fast" (int8 in prefill, two terms of int8 in decode),
+            "fine" (two terms in both) or "exact" (float32, no integer shortcuts); None takes "fast".
+        reference: the same as ``activations="exact", kv="f32"``: slow, and what the others are measured by.
         require_vocabulary: fail before anything is compiled when the file has no usable tokenizer. Otherwise such a
             file loads, and continues token ids only.
         notify: gets a line when something takes long (kernels compiled on the first start) or is done another way
@@ -51,8 +53,6 @@ def load(
     from ggblock import catalog
     from ggblock.format import open_gguf
 
-    if kv is None:
-        kv = "f32" if reference else "f16"
     for name, value in (("threads", threads), ("context", context)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise errors.SettingError("outside its range", where=name, expected="1 or larger", actual=value)
@@ -65,8 +65,9 @@ def load(
         from ggblock import models
 
         engine = models.build(
-            file, threads=threads, context=context, kv_type=kv, reference=reference, offload=offload, notify=notify
-        )
+            file, threads=threads, context=context, kv_type=kv, reference=reference, activations=activations,
+            offload=offload, notify=notify,
+        )  # fmt: skip
     except BaseException:
         file.close()
         raise
