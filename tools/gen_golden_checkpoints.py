@@ -2,8 +2,9 @@
 
     python tools/gen_golden_checkpoints.py      # needs torch and transformers (the extra `oracle`)
 
-Writes tests/convert/golden/{gemma3,llama3,torch}: config.json, weights (bfloat16; sharded safetensors, or
-pytorch_model.bin), and logits.npz with ``ids`` int64 (n,) and ``logits`` float32 (n, n_vocab). Vocabularies are added
+Writes tests/convert/golden/{gemma3,llama3,mistral,smollm3,torch}: config.json, weights (bfloat16; sharded
+safetensors, or pytorch_model.bin), and logits.npz with ``ids`` int64 (n,) and ``logits`` float32 (n, n_vocab).
+Vocabularies are added
 by the tests.
 """
 from __future__ import annotations
@@ -13,7 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
 
 OUT = Path(__file__).parents[1] / "tests" / "convert" / "golden"
 SIZES = {"vocab_size": 262, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 128}
@@ -54,8 +64,17 @@ def main() -> None:
         **SIZES, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, attention_bias=True,
         rope_parameters=scaling,
     )  # fmt: skip
+    mistral = MistralConfig(
+        **SIZES, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, sliding_window=None,
+    )  # fmt: skip
+    smollm3 = SmolLM3Config(
+        **SIZES, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=2, pad_token_id=None,
+        bos_token_id=256, eos_token_id=257, rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+    )  # fmt: skip
     save("gemma3", Gemma3ForCausalLM(gemma))
     save("llama3", LlamaForCausalLM(llama))
+    save("mistral", MistralForCausalLM(mistral))
+    save("smollm3", SmolLM3ForCausalLM(smollm3))
     save("torch", LlamaForCausalLM(llama), as_torch=True)
 
 

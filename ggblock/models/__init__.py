@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..format import GgufFile
     from .compiled import CompiledModel
 
-ARCHITECTURES = ("llama", "gemma3")
+ARCHITECTURES = ("llama", "gemma3", "smollm3")
 
 #: Types of the KV cache; ``kernels.rope`` describes how each lies in memory.
 KV_TYPES = ("f16", "f32")

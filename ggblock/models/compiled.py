@@ -81,18 +81,20 @@ class Layers:
 
     def attention(
         self,
-        table: RopeTable,
+        table: RopeTable | None,
         pairs: str,
         scale: float,
         window: int = 0,
         q_norm: Any = None,
         k_norm: Any = None,
     ) -> None:
-        """q, k and v are in their buffers: turns them, stores keys and values, leaves the result in ``attended``."""
+        """q, k and v are in their buffers: turns them, stores keys and values, leaves the result in ``attended``.
+
+        ``table`` None: a layer without positions, nothing is turned."""
         c, b = self.config, self.builder
         cache = KvCache(self._arena, c.n_kv_heads, self._head_bytes)
         self.caches.append(cache)
-        if table not in self.tables:
+        if table is not None and table not in self.tables:
             self.tables.append(table)
         norms = "none" if q_norm is None and k_norm is None else "norm"
         b.op(
@@ -107,8 +109,8 @@ class Layers:
             self.v.data,
             self.v.stride,
             c.head,
-            c.n_rot,
-            table.data,
+            0 if table is None else c.n_rot,
+            0 if table is None else table.data,
             self._turned,
             bits_of(scale * LOG2_E, c.eps),
             cache.keys,

@@ -8,6 +8,7 @@ logits = output(norm(x))
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from .. import errors
 from .compiled import Layers
@@ -15,10 +16,13 @@ from .rope import rope_table
 from .written import Written
 
 
-def layers(m: Layers) -> Written:
+def layers(m: Layers, turns: Callable[[int], bool] = lambda i: True) -> Written:
+    """``turns``: whether layer ``i`` (0-based) has rotary positions."""
     c, b, source = m.config, m.builder, m.source
     if source.integer("*.expert_count", 0, low=0):
-        raise errors.ModelError("mixtures of experts cannot be run", file=source.file.path, where="llama.expert_count")
+        raise errors.ModelError(
+            "mixtures of experts cannot be run", file=source.file.path, where=f"{c.architecture}.expert_count"
+        )
     table = rope_table(source, m.n_ctx, c.n_rot, source.number("*.rope.freq_base", 10000.0), c.n_ctx_train)
     scale = 1.0 / math.sqrt(c.head)
     wide, narrow = c.n_heads * c.head, c.n_kv_heads * c.head
@@ -36,7 +40,7 @@ def layers(m: Layers) -> Written:
             a, m.matrix(at("attn_v.weight"), narrow, c.n_embd), m.v, bias=m.optional_vector(at("attn_v.bias"), narrow)
         )
         b.barrier()
-        m.attention(table, "norm", scale)
+        m.attention(table if turns(i) else None, "norm", scale)
         a = b.copy(m.attended)
         b.matmul(
             a,

@@ -367,3 +367,20 @@ def test_importance_is_used(tmp_path: Path) -> None:
             back = dequantize(file.tensors[name].raw, "q4_0", wanted.shape)
         loss[which] = float((np.square(back - wanted) * weight).sum())
     assert loss["with"] < 0.9 * loss["without"]
+
+
+@pytest.mark.parametrize(("changes", "text"), [
+    ({"no_rope_layers": [1, 1]}, None), ({"no_rope_layers": [1, 0]}, "no_rope_layers"),
+    ({"no_rope_layer_interval": 2}, "no_rope_layers"), ({"use_sliding_window": True}, "use_sliding_window"),
+])  # fmt: skip
+def test_a_smollm3_that_no_file_can_describe(tmp_path: Path, changes: dict[str, Any], text: str | None) -> None:
+    config = ck.llama_config(architectures=["SmolLM3ForCausalLM"])
+    ck.make(tmp_path / "m", config)
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, **changes}))
+    if text is None:
+        convert(tmp_path / "m", tmp_path / "m.gguf", "f16")
+        with ggblock.open(tmp_path / "m.gguf") as file:
+            assert file.metadata["general.architecture"] == "smollm3" and "smollm3.rope.freq_base" in file.metadata
+    else:
+        with pytest.raises(errors.BadCheckpoint, match=text):
+            convert(tmp_path / "m", tmp_path / "m.gguf", "f16")

@@ -39,9 +39,9 @@ def test_size_labels(n: int) -> None:
     assert size_label(n) == their_size_label(n, 0, 0, 0)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "smollm3"])
 def test_tensor_names_are_those_of_gguf_py(architecture: str) -> None:
-    config = ck.llama_config() if architecture == "llama" else ck.gemma_config()
+    config = ck.gemma_config() if architecture == "gemma3" else ck.llama_config()
     kind = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     theirs = gguf.get_tensor_name_map(kind, 2)
     targets = names_of(architecture).tensors(Config(config, "config.json"), 262)

@@ -14,14 +14,14 @@ import pytest
 
 import ggblock
 from ggblock.convert import convert
-from ggblock.models import build
+from ggblock.models import ARCHITECTURES, build
 
 from . import checkpoints as ck
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("name", ["gemma3", "llama3", "torch"])
+@pytest.mark.parametrize("name", ["gemma3", "llama3", "mistral", "smollm3", "torch"])
 @pytest.mark.parametrize("kind", ["f32", "bf16"])
 def test_logits_equal_those_of_transformers(tmp_path: Path, name: str, kind: str) -> None:
     folder = tmp_path / name
@@ -30,7 +30,7 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, name: str, kind: str
     convert(folder, tmp_path / "m.gguf", kind)
     golden = np.load(folder / "logits.npz")
     with ggblock.open(tmp_path / "m.gguf") as file:
-        assert file.metadata["general.architecture"] == ("gemma3" if name == "gemma3" else "llama")
+        assert file.metadata["general.architecture"] == (name if name in ARCHITECTURES else "llama")
         model = build(file, threads=1, reference=True, kv_type="f32")
         logits = model.forward(golden["ids"], 0, all_logits=True)
         model.close()

@@ -25,7 +25,7 @@ ARCHITECTURES = {
     "LlamaModel": "llama",
     "Gemma3ForCausalLM": "gemma3",
     "Gemma3ForConditionalGeneration": "gemma3",
-    "Gemma3TextModel": "gemma3",
+    "SmolLM3ForCausalLM": "smollm3",
 }
 #: Parts of names that belong to no language model: towers that see or hear, and values that are computed anyway.
 IGNORED = re.compile(
