@@ -104,6 +104,7 @@ class BlockType:
     ``name`` is lower case (``q4_k``); `label` is ggml's spelling. ``decode`` takes uint8
     (n_blocks, block_bytes) and returns float32 (n_blocks, block_size). ``unpack`` gives the numbers one step
     earlier, or is None for plain numbers (F32, I8, ...). ``encode`` is None where there is no encoder.
+    ``is_tail``: the last block of a ragged row, with fewer weights than the type's blocks (`tails`).
     """
 
     name: str
@@ -115,6 +116,7 @@ class BlockType:
     decode: Callable[[U8], F32]
     encode: Encoder | None = None
     unpack: Callable[[U8], Unpacked] | None = None
+    is_tail: bool = False
 
     def __post_init__(self) -> None:
         check_layout(self.name, self.layout, self.block_bytes)

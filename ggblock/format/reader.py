@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import errors
-from ..blocks import BlockType
+from ..blocks import BlockType, tails
 from . import byteorder, header, limits, panels, splits, validate
 from .mapped import Mapped
 from .metadata import Metadata
@@ -23,12 +23,14 @@ class Tensor:
     same reversed, as in the file. ``n_weights``, ``n_rows``, ``n_cols``: a tensor of more than two dimensions is
     seen as rows of ``n_cols`` weights. ``row_bytes``: of a row of blocks. ``n_bytes``: stored
     size. ``in_panels``: whether 16 rows are interleaved in the file (``spec/panels.md``); every method gives rows.
+    ``row``: how a row is cut into blocks; of a tensor in panels the last one may be a tail (`blocks.tails`).
     ``offset_bytes``: of its first byte
     in ``path``, the file (or part) that holds it. All views raise ValueError once the file is closed.
     """
 
     __slots__ = (
-        "_mapped", "in_panels", "n_bytes", "n_rows", "n_weights", "name", "ne", "offset_bytes", "row_bytes", "type"
+        "_mapped", "in_panels", "n_bytes", "n_rows", "n_weights", "name", "ne", "offset_bytes", "row", "row_bytes",
+        "type",
     )  # fmt: skip
 
     def __init__(self, mapped: Mapped, placed: validate.Placed) -> None:
@@ -42,6 +44,7 @@ class Tensor:
         self.n_bytes: int = placed.n_bytes
         self.in_panels: bool = placed.in_panels
         self.offset_bytes: int = placed.start
+        self.row: tails.Row = tails.row(self.type, self.n_cols, self.in_panels)
 
     @property
     def path(self) -> str:
@@ -101,8 +104,7 @@ class Tensor:
         """Rows ``i0`` to ``i1`` (exclusive) as float32 (i1 - i0, n_cols); IndexError outside 0..n_rows."""
         if not 0 <= i0 <= i1 <= self.n_rows:
             raise IndexError(f"{self.name}: rows {i0} to {i1} of {self.n_rows}")
-        blocks = self._raw_rows(i0, i1).reshape(-1, self.type.block_bytes)
-        return self.type.decode(blocks).reshape(i1 - i0, self.n_cols)
+        return self.row.decode(self._raw_rows(i0, i1))
 
     def dequantize(self) -> NDArray[np.float32]:
         """All weights as a new float32 array of ``shape``."""

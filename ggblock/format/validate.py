@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import blocks, errors
+from ..blocks import tails
 from . import ggb, limits, panels
 from .header import Header, TensorRecord
 from .mapped import Mapped
@@ -57,8 +58,8 @@ def place(header: Header, mapped: Mapped, align: int) -> list[Placed]:
     end, before = 0, "the start of the data"
     for record in header.records:
         block = block_type(record, mapped.path)
-        n_weights, n_rows, row_bytes = sizes(record, block, mapped.path)
         in_panels = panels.plain_id(record.type_id) is not None
+        n_weights, n_rows, row_bytes = sizes(record, block, mapped.path, in_panels)
         n_bytes = stored_bytes(block, n_rows, row_bytes, in_panels)
         if record.offset % align:
             raise errors.BadAlignment(
@@ -102,8 +103,10 @@ def block_type(record: TensorRecord, path: str) -> blocks.BlockType:
         ) from None
 
 
-def sizes(record: TensorRecord, block: blocks.BlockType, path: str | None) -> tuple[int, int, int]:
-    """(n_weights, n_rows, row_bytes) of a tensor; raises `errors.BadShape`.
+def sizes(
+    record: TensorRecord, block: blocks.BlockType, path: str | None, in_panels: bool = False
+) -> tuple[int, int, int]:
+    """(n_weights, n_rows, row_bytes) of a tensor; raises `errors.BadShape`. Only rows in panels may be ragged.
 
     A tensor without dimensions is one weight. Products are checked against 63 bits.
     """
@@ -121,11 +124,11 @@ def sizes(record: TensorRecord, block: blocks.BlockType, path: str | None) -> tu
     for n in record.ne[1:]:
         n_rows *= n
     n_weights = n_rows * n_cols
-    if n_cols % block.block_size:
-        raise bad(
-            f"the rows are no whole number of {block.label} blocks", f"a multiple of {block.block_size}", n_cols
-        )
-    row_bytes = n_cols // block.block_size * block.block_bytes
+    unit = tails.step(block) if in_panels else block.block_size
+    if n_cols % unit:
+        what = "blocks" if unit == block.block_size else "sub-blocks"
+        raise bad(f"the rows are no whole number of {block.label} {what}", f"a multiple of {unit}", n_cols)
+    row_bytes = tails.row(block, n_cols, in_panels).n_bytes
     if max(n_weights, n_rows * row_bytes) > limits.MAX_TENSOR_SIZE:
         raise bad("the tensor's size overflows", f"at most {limits.MAX_TENSOR_SIZE}", record.ne)
     return n_weights, n_rows, row_bytes

@@ -33,7 +33,7 @@ class TensorSpec:
     """A tensor to be written: ``name``, block ``type`` (or its name), ``shape`` in NumPy's order, rows first.
 
     ``in_panels``: store panels of 16 rows, which only ggblock reads; the writer adds the marks of the GGB profile
-    (`ggb.marked`). Data are given as rows in any case.
+    (`ggb.marked`). Then rows may be ragged, a multiple of the sub-block. Data are given as rows in any case.
     """
 
     name: str
@@ -149,7 +149,7 @@ class GgufWriter:
                 raise errors.UnknownType(f"{block.label} has no panels", file=self.path, where=spec.name)
             number = panels.type_id(block.ggml_id) if spec.in_panels else block.ggml_id
             record = TensorRecord(spec.name, ne, number, offset, 0)
-            _, n_rows, row_bytes = validate.sizes(record, block, None)
+            _, n_rows, row_bytes = validate.sizes(record, block, None, spec.in_panels)
             plan.append(_Plan(spec.name, block, tuple(spec.shape), n_rows, row_bytes, offset, spec.in_panels))
             records.append(record)
             offset = _padded(offset + plan[-1].n_bytes, self.alignment)
@@ -282,7 +282,7 @@ class GgufWriter:
                 )
             return data.astype(data.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         try:
-            return blocks.quantize(data.reshape(n_rows, plan.n_cols), plan.type).reshape(-1)
+            return blocks.quantize(data.reshape(n_rows, plan.n_cols), plan.type, ragged=plan.in_panels).reshape(-1)
         except errors.GgblockError as fault:
             fault.file, fault.where = self.path, ": ".join(part for part in (plan.name, fault.where) if part)
             raise

@@ -183,8 +183,7 @@ class CompiledModel:
 
     def _embed(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         tensor = self._embedding
-        rows = tensor.gather(ids).reshape(-1, tensor.type.block_bytes)
-        x = tensor.type.decode(rows).reshape(len(ids), self.config.n_embd)
+        x = tensor.row.decode(tensor.gather(ids))
         return x * self._scale if self._scale != 1 else x
 
     def forward(

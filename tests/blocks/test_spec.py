@@ -63,7 +63,7 @@ def test_pages_are_up_to_date(stem: str) -> None:
 
 
 def test_every_block_file_has_a_page_and_every_page_a_block_file() -> None:
-    shared = {"__init__", "api", "base", "codebooks", "k_scales", "registry", "search"}
+    shared = {"__init__", "api", "base", "codebooks", "k_scales", "registry", "search", "tails"}
     code = {path.stem for path in Path(blocks.__file__).parent.glob("*.py")} - shared
     pages = {path.stem for path in spec_blocks.SPEC.glob("*.md")} - {"README"}
     tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
