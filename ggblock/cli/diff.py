@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ggblock.cli.common import emit_json, json_option, resolve_model
+from ggblock.cli.common import emit_json, json_option, numpy_without_threads, resolve_model
 
 if TYPE_CHECKING:
     from ggblock.format import Tensor, Typed
@@ -25,6 +25,7 @@ def command(first: str, second: str, as_json: bool) -> None:
     Exit code 1 when they differ, 0 when metadata and tensors are the same; where a tensor lies does not count, nor
     what a conversion between GGUF and GGB changes.
     """
+    numpy_without_threads()
     from ggblock.format import open_gguf
     from ggblock.inspect.diff import diff, difference_document
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ggblock.cli.common import emit_json, json_option, model_argument, resolve_model
+from ggblock.cli.common import emit_json, json_option, model_argument, numpy_without_threads, resolve_model
 from ggblock.cli.paths import TensorNames
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def command(model: str, as_json: bool, **options: Any) -> None:
 
     Only what is shown is read, so the size of the file does not matter.
     """
+    numpy_without_threads()
     from ggblock.format import open_gguf
 
     _check(options)

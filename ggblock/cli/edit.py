@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import click
 
-from ggblock.cli.common import emit_json, json_option, note
+from ggblock.cli.common import emit_json, json_option, note, numpy_without_threads
 from ggblock.cli.paths import KeyNames
 
 
@@ -29,6 +29,7 @@ def command(
         raise click.UsageError("give one of -o OUT and --in-place")
     if not (settings or remove or renames or checksum):
         raise click.UsageError("nothing to change; give --set, --remove, --rename-tensor or --checksum")
+    numpy_without_threads()
     from ggblock.format import open_gguf
     from ggblock.inspect.edit import Changes, edit, parse_setting
 

@@ -21,7 +21,7 @@ def lines(
     Columns in ``left`` are flush left, the others right. When ``width`` is given, the column ``flexible`` is cut
     in its middle so that a line fits.
     """
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     if width is not None:
         excess = sum(widths) + 2 * (len(widths) - 1) + len(indent) - width
         if excess > 0:

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from ggblock.cli.common import emit_json, json_option, model_argument, resolve_model
+from ggblock.cli.common import emit_json, json_option, model_argument, numpy_without_threads, resolve_model
 
 
 @click.command(epilog="Example:  ggblock verify model.gguf --against model.gguf.sha256")
@@ -19,6 +19,7 @@ def command(model: str, against: str | None, quick: bool, as_json: bool) -> None
 
     Names each damaged tensor with its bytes. Exit code 1 when something is wrong. Never changes a file.
     """
+    numpy_without_threads()
     from ggblock.inspect import verify, words
 
     path = resolve_model(model)

@@ -16,6 +16,9 @@ from .kinds import ValueKind
 from .mapped import Mapped
 from .metadata import ArrayValue, NestedArray, NumberArray, StringArray, Typed, decode_text
 
+#: Layouts of one integer by `struct` letter and big-endianness, made once: a file has thousands of them.
+_NUMBERS = {(letter, big): struct.Struct("<>"[big] + letter) for letter in "IQ" for big in (False, True)}
+
 
 @dataclass(frozen=True)
 class TensorRecord:
@@ -57,11 +60,11 @@ class Cursor:
 
     def number(self, letter: str, what: str, where: str | None = None) -> int:
         """One integer in the file's byte order (a `struct` letter); raises `errors.Truncated`."""
-        n_bytes = struct.calcsize("=" + letter)
-        self.need(n_bytes, what, where)
-        order = ">" if self.mapped.big_endian else "<"
-        (value,) = struct.unpack_from(order + letter, self.mapped.data, self.pos)
-        self.pos += n_bytes
+        layout = _NUMBERS[letter, self.mapped.big_endian]
+        if layout.size > self.mapped.size - self.pos:
+            self.need(layout.size, what, where)
+        (value,) = layout.unpack_from(self.mapped.data, self.pos)
+        self.pos += layout.size
         return int(value)
 
     def need(self, n_bytes: int, what: str, where: str | None = None) -> None:

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import errors
+from .xxh3 import Xxh3
 from .xxh64 import Xxh64
 
-#: Algorithms of gguf-hash, the strongest first, and the digits of their hashes.
-ALGORITHMS = {"sha256": 64, "sha1": 40, "uuid": 36, "xxh64": 16}
+#: Algorithms of gguf-hash and the digits of their hashes, the strongest first; of equal ones the faster here.
+ALGORITHMS = {"sha256": 64, "sha1": 40, "uuid": 36, "xxh3": 16, "xxh64": 16}
 #: llama.cpp's namespace: uuid5(NAMESPACE_URL, "en.wikipedia.org/wiki/Llama.cpp").
 _NAMESPACE = uuid.UUID("ef001206-dadc-5f6d-a15f-3359e577d4e5")
 _MAX_BYTES = 1 << 28
 
 _SUM = re.compile(r"([0-9A-Fa-f]{64})(?:[ \t]+\*?(.+))?")
 _BSD = re.compile(r"SHA256 \((.+)\) = ([0-9A-Fa-f]{64})")
-_ENTRY = re.compile(r"(sha256|sha1|uuid|xxh64)\s+([0-9A-Fa-f-]+)\s+(\S.*)")
+#: What gguf-hash --check says before and after the hashes.
+_TALK = re.compile(r"manifest  .*|Verification results for .* - .*")
+_ENTRY = re.compile(r"(sha256|sha1|uuid|xxh64|xxh3)\s+([0-9A-Fa-f-]+)\s+(\S.*)")
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ def read(path: str) -> Manifest:
     sums, tensors = [], []
     for number, line in enumerate(lines, 1):
         text = line.strip()
-        if not text or text.startswith("#"):
+        if not text or text.startswith("#") or _TALK.fullmatch(text):
             continue
         if match := _ENTRY.fullmatch(text):
             algorithm, digest, target = match.groups()
-            # gguf-hash --check appends its own verdict.
+            # gguf-hash --check appends its own verdict; the hashes are those of the file it looked at.
             target = re.sub(r"  -  (Ok|Mismatch|Not Found)$", "", target)
             if len(digest) == ALGORITHMS[algorithm]:
                 tensors.append(Entry(algorithm, digest.lower(), target))
@@ -90,6 +93,8 @@ def new(algorithm: str) -> Any:
     """A hash object of that algorithm with ``update`` and ``hexdigest``."""
     if algorithm == "xxh64":
         return Xxh64()
+    if algorithm == "xxh3":
+        return Xxh3()
     if algorithm == "uuid":
         return _Uuid()
     return hashlib.new(algorithm)

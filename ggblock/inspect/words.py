@@ -35,6 +35,8 @@ def shape(dims: tuple[int, ...]) -> str:
 
 def readable(text: str) -> str:
     """``text`` with every byte that is no UTF-8 and every control character as an escape, on one line."""
+    if text.isprintable():  # nearly all are: a name of 30 characters in 0.1 us instead of 3
+        return text
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
 

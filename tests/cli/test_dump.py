@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ggblock.cli.main import main
+from ggblock.format import GgufWriter, TensorSpec
 from tests.blocks.common import assert_same_floats
 from tests.format import craft
 from tests.inspect import crafted, paper, schemas
@@ -198,8 +199,14 @@ def test_it_opens_any_file_at_once(gemma3_path: Path, tmp_path: Path) -> None:
     with huge.open("wb") as stream:
         stream.write(head)
         stream.truncate(-(-len(head) // 32) * 32 + (1 << 40))
+    many = tmp_path / "many.gguf"  # the experts of a large model, each a tensor of its own
+    names = [(f"blk.{i // 64}.ffn_up.{i % 64}.weight", "q4_0", (1, 32)) for i in range(3000)]
+    specs = [TensorSpec(*each) for each in names]
+    with GgufWriter(many, {"general.architecture": "x"}, specs) as writer:
+        for spec in specs:
+            writer.write(spec.name, np.zeros((1, 18), np.uint8))
     limit = max(0.3, 2 * cpu_seconds(["-c", "import numpy, click"], tmp_path / "cache"))
-    for file in (huge, gemma3_path):
+    for file in (huge, many, gemma3_path):
         used = cpu_seconds(["-m", "ggblock", "dump", str(file)], tmp_path / "cache")
         assert used <= limit, f"{file.name}: {used:.2f} s of {limit:.2f}"
 

@@ -13,7 +13,7 @@ from ggblock.inspect import overview, page
 from ggblock.inspect.diff import diff, difference_document
 from ggblock.inspect.edit import Changes, edit
 from ggblock.inspect.verify import verdict_document, verify
-from tests.inspect import crafted, schemas
+from tests.inspect import crafted, damage, schemas
 
 TENSORS = [
     ("token_embd.weight", "q8_0", (37, 64)), ("norm.weight", "f32", (63,)), ("a.weight", "q4_k", (19, 256)),
@@ -45,23 +45,20 @@ def test_the_facts(tmp_path: Path) -> None:
     assert (facts.profile, facts.n_panels) == ("GGUF", 0)
 
 
-def test_a_whole_file_and_bits_that_flip(tmp_path: Path) -> None:
+def test_a_thousand_random_bit_flips_are_all_found_and_named(tmp_path: Path) -> None:
     path = write(tmp_path / "m.ggb")
     verdict = verify(path)
     assert verdict.faults == () and verdict.has_checksums
-    data = path.read_bytes()
-    with ggblock.open(path) as file:
-        spans = {t.name: (t.offset_bytes, t.offset_bytes + t.n_bytes) for t in file.tensors.values()}
-    first = min(start for start, _ in spans.values())
-    for bit in np.random.default_rng(3).integers(8 * first, 8 * len(data), 60).tolist():
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        (tmp_path / "d.ggb").write_bytes(damaged)
-        found = verify(tmp_path / "d.ggb")
-        inside = [name for name, (start, end) in spans.items() if start <= bit // 8 < end]
-        named = {fault.where for fault in found.faults}
-        assert not found.is_whole and (named == set(inside) if inside else "padding" in named)
-        schemas.check(verdict_document(found), "verify")
+    for bit in damage.random_bits(0, path.stat().st_size, 1000, seed=3):
+        damage.assert_found_and_named(path, bit)
+    assert verify(path).faults == ()
+
+
+def test_damage_is_reported_as_documented(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.ggb")
+    base, _ = damage.regions(path)
+    for bit in damage.random_bits(base, path.stat().st_size, 5, seed=4):
+        schemas.check(verdict_document(damage.flipped(path, bit)), "verify")
 
 
 def test_a_bad_scale_is_named_where_it_lies(tmp_path: Path) -> None:

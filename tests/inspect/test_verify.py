@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,8 @@ import ggblock
 from ggblock import blocks, errors
 from ggblock.format import GgufWriter, TensorSpec, header
 from ggblock.format.mapped import Mapped
-from ggblock.inspect import manifest
-from ggblock.inspect.verify import Verdict, verify
-from ggblock.inspect.xxh64 import Xxh64
-from tests.inspect import crafted
+from ggblock.inspect.verify import verify
+from tests.inspect import crafted, damage
 
 SMALL = [
     ("token_embd.weight", "q8_0", (64, 64)), ("blk.0.attn_norm.weight", "f32", (63,)), ("a.weight", "q4_k", (3, 256)),
@@ -36,13 +33,6 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def regions(path: Path) -> tuple[int, dict[str, tuple[int, int]]]:
-    """End of the header with its padding, and the bytes of each tensor."""
-    with ggblock.open(path) as file:
-        spans = {t.name: (t.offset_bytes, t.offset_bytes + t.n_bytes) for t in file.tensors.values()}
-    return min(start for start, _ in spans.values()), spans
-
-
 def test_a_whole_file(sealed: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(sealed)
     verdict = verify(tmp_path / "m.gguf")
@@ -50,46 +40,19 @@ def test_a_whole_file(sealed: bytes, tmp_path: Path) -> None:
     assert verdict.checks == ("structure", "checksums", "values", "metadata against tensors")
 
 
-def flips(data: bytes, low: int, high: int, n: int, seed: int) -> list[int]:
-    """Positions of ``n`` random bits between two bytes."""
-    del data
-    return [int(i) for i in np.random.default_rng(seed).integers(8 * low, 8 * high, n)]
-
-
-def flipped(path: Path, data: bytes, bit: int) -> Verdict:
-    damaged = bytearray(data)
-    damaged[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(damaged)
-    return verify(path)
-
-
 def test_a_thousand_random_bit_flips_are_all_found_and_named(sealed: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(sealed)
-    base, spans = regions(path)
-    for bit in flips(sealed, 0, len(sealed), 1000, seed=5):
-        byte = bit // 8
-        verdict = flipped(path, sealed, bit)
-        assert not verdict.is_whole, f"bit {bit} went unnoticed"
-        named = [fault for fault in verdict.faults if not fault.warning]
-        inside = [name for name, (start, end) in spans.items() if start <= byte < end]
-        if inside:
-            assert {fault.where for fault in named} == set(inside)
-            checksum = next(fault for fault in named if fault.code == "checksum")
-            assert (checksum.start, checksum.end) == spans[inside[0]]
-        elif byte >= base:
-            exact = next(fault for fault in named if fault.code == "padding")
-            assert (exact.start, exact.end) == (byte, byte + 1)
-        else:
-            # A broken length can make the reader stumble only later; all else is known to be in the header.
-            assert any(each.code == "structure" or (each.start or 0) < base for each in named if each.where)
+    for bit in damage.random_bits(0, len(sealed), 1000, seed=5):
+        damage.assert_found_and_named(path, bit)
+    assert path.read_bytes() == sealed and verify(path).faults == ()
 
 
 def test_a_thousand_bit_flips_in_the_header_are_all_found(sealed: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(sealed)
-    base, _ = regions(path)
-    unnoticed = [bit for bit in flips(sealed, 0, base, 1000, seed=6) if flipped(path, sealed, bit).is_whole]
+    base, _ = damage.regions(path)
+    unnoticed = [bit for bit in damage.random_bits(0, base, 1000, seed=6) if damage.flipped(path, bit).is_whole]
     assert unnoticed == []
 
 
@@ -97,7 +60,8 @@ def test_every_bit_of_the_checksum_keys_counts(sealed: bytes, tmp_path: Path) ->
     """Also those that turn a key into another one."""
     at = sealed.index(b"ggblock.header.sha256")
     path = tmp_path / "m.gguf"
-    unnoticed = [bit for bit in range(8 * (at - 8), 8 * (at + 33)) if flipped(path, sealed, bit).is_whole]
+    path.write_bytes(sealed)
+    unnoticed = [bit for bit in range(8 * (at - 8), 8 * (at + 33)) if damage.flipped(path, bit).is_whole]
     assert unnoticed == []
 
 
@@ -224,68 +188,6 @@ def test_sha256_files(line: str, sealed: bytes, tmp_path: Path) -> None:
     sums.write_text(line.format(hash=hashlib.sha256(b"other").hexdigest()))
     (fault,) = verify(path, sums).faults
     assert (fault.code, fault.where, fault.start, fault.end) == ("against", "m.gguf", 0, len(sealed))
-
-
-def gguf_hash(path: Path, algorithms: list[str]) -> str:
-    """What ``llama-gguf-hash --all m.gguf`` prints, made here from the tensors' bytes."""
-    def digest(algorithm: str, data: bytes) -> str:
-        if algorithm == "xxh64":
-            h = Xxh64()
-            h.update(data)
-            return h.hexdigest()
-        if algorithm == "uuid":
-            namespace = uuid.uuid5(uuid.NAMESPACE_URL, "en.wikipedia.org/wiki/Llama.cpp")
-            raw = bytearray(hashlib.sha1(namespace.bytes + data).digest()[:16])
-            raw[6], raw[8] = raw[6] & 0x0F | 0x50, raw[8] & 0x3F | 0x80
-            return str(uuid.UUID(bytes=bytes(raw)))
-        return hashlib.new(algorithm, data).hexdigest()
-
-    with ggblock.open(path) as file:
-        tensors = [(t.name, t.raw.tobytes()) for t in file.tensors.values()]
-    lines = [
-        f"{a:<8}  {digest(a, data)}  {path.name}:{name}" for name, data in tensors for a in algorithms if a != "uuid"
-    ]
-    return "\n".join(lines + [f"{a:<8}  {digest(a, b''.join(d for _, d in tensors))}  {path.name}" for a in algorithms])
-
-
-@pytest.mark.parametrize("algorithms", [["xxh64"], ["sha1"], ["sha256"], ["uuid"], ["xxh64", "sha1", "sha256", "uuid"]])
-def test_manifests_of_gguf_hash(algorithms: list[str], tmp_path: Path) -> None:
-    path, listed = crafted.write(tmp_path / "m.gguf", SMALL_METADATA, SMALL), tmp_path / "m.manifest"
-    listed.write_text(gguf_hash(path, algorithms))
-    assert verify(path, listed).faults == ()
-    with ggblock.open(path) as file:
-        at = file.tensors["b.weight"].offset_bytes + 7
-    data = bytearray(path.read_bytes())
-    data[at] ^= 16
-    path.write_bytes(data)
-    where = {fault.where for fault in verify(path, listed, values=False).faults}
-    assert where == ({"all tensors"} if algorithms == ["uuid"] else {"b.weight", "all tensors"})
-
-
-def test_a_manifest_of_another_file(tmp_path: Path) -> None:
-    path = crafted.write(tmp_path / "m.gguf", {}, SMALL[:2])
-    lines = gguf_hash(path, ["sha256"]).splitlines()
-    (tmp_path / "list").write_text("\n".join([lines[0], lines[1].replace("attn_norm", "gone")]))
-    faults = {fault.where: fault.message for fault in verify(path, tmp_path / "list").faults}
-    assert "lacks" in faults["blk.0.gone.weight"] and "no hash" in faults["blk.0.attn_norm.weight"]
-
-
-@pytest.mark.parametrize("text", ["", "not a hash", "sha256  12  m.gguf", "0" * 64 + "  m\nxxh64 " + "0" * 16 + " m:t"])
-def test_unusable_manifests_are_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "list").write_text(text)
-    with pytest.raises(errors.FormatError):
-        manifest.read(str(tmp_path / "list"))
-    with pytest.raises(errors.CannotRead):
-        manifest.read(str(tmp_path / "none"))
-
-
-def test_the_namespace_is_llama_cpps() -> None:
-    assert uuid.uuid5(uuid.NAMESPACE_URL, "en.wikipedia.org/wiki/Llama.cpp") == manifest._NAMESPACE
-
-
-def test_names_with_colons() -> None:
-    assert manifest.split_target("C:\\m.gguf:a.weight", ["a.weight"]) == "a.weight"
-    assert manifest.split_target("m.gguf:v:0", ["v:0"]) == "v:0" and manifest.split_target("m.gguf", ["a"]) is None
 
 
 def test_a_fault_in_the_header_is_where_the_reader_says(sealed: bytes, tmp_path: Path) -> None:
