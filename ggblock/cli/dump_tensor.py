@@ -1,6 +1,7 @@
 """The parts of ``ggblock dump`` that look at one tensor or one block, and that write pictures."""
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,15 +52,33 @@ def show_tensor(file: GgufFile, options: dict[str, Any], as_json: bool) -> None:
         click.echo("\n".join(table.fit(report.lines(described), table.terminal_width())))
 
 
+#: Endings of checkpoint files that have no names of GGUF tensors.
+_TORCH = (".bin", ".pt", ".pth")
+
+
 @contextmanager
 def _reference(tensor: Tensor, options: dict[str, Any]) -> Iterator[Any]:
-    if options["reference"] is None:
+    """What to measure errors against, by ``--reference``: a tensor of another GGUF file, one of a safetensors file by
+    its own name, or else the one of a checkpoint that a conversion would turn into this tensor."""
+    path, given = options["reference"], options["reference_tensor"]
+    if path is None:
         yield None
         return
-    from ggblock.inspect.reference import find, open_any
+    from ggblock.inspect import reference
 
-    with open_any(options["reference"]) as other:
-        yield find(other, options["reference_tensor"] or tensor.name, tensor.shape)
+    with ExitStack() as stack:
+        if not os.path.isdir(path) and not path.endswith(_TORCH):
+            other = reference.open_any(path)
+            stack.callback(other.close)
+            has_names = not isinstance(other, reference.SafetensorsFile) or (given or tensor.name) in other.tensors
+            if has_names or given or not os.path.isfile(os.path.join(os.path.dirname(path), "config.json")):
+                yield reference.find(other, given or tensor.name, tensor.shape)
+                return
+        from ggblock.convert.original import original, stored
+        from ggblock.convert.sources import open_source
+
+        source = stack.enter_context(open_source(path))
+        yield stored(source, given, tensor.shape) if given else original(source, tensor.name, tensor.shape)
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from .. import blocks, errors
 from ..format import panels
 from ..format.writer import GgufWriter
-from .encode import decode_rows, encode_rows, prepare
+from . import original
 from .plan import Plan, Step
+from .sources import SourceTensor
 
 #: Weights a piece: 16 MB of float32, large enough for the encoder's threads.
 CHUNK_WEIGHTS = 1 << 22
@@ -62,6 +63,8 @@ def execute(plan: Plan, progress: Progress | None = None, notify: Callable[[str]
     `errors.Truncated` when a source file has shrunk. After any exception no output file is there, and an older one
     under the same name is as it was.
     """
+    from .encode import prepare  # here and below: what only reads checkpoints does without the engine
+
     start = time.perf_counter()
     total = sum(step.n_bytes for step in plan.steps)
     done: list[Written] = []
@@ -162,25 +165,14 @@ def _write(plan: Plan, step: Step, writer: GgufWriter, report: Callable[[int], N
 
 def _rows(step: Step, i0: int, i1: int, threads: int | None) -> NDArray[np.float32]:
     """Rows ``i0`` to ``i1`` of the result before encoding: float32 (i1 - i0, n_cols)."""
-    source = step.source
-    if source is None:
-        assert step.values is not None
-        return step.values.reshape(step.n_rows, step.n_cols)[i0:i1]
-    if step.index is None:
-        rows = decode_rows(source.raw_rows(i0, i1), source.type.name, threads) if source.type.name in ("f16", "bf16") \
-            else source.rows(i0, i1)
-    elif len(step.shape) == 1:
-        rows = source.rows(0, 1)[:, step.index]
-    else:
-        # A head's rows lie together, so that the rows asked for are in a narrow range of the source.
-        index = step.index[i0:i1]
-        low, high = int(index.min()), int(index.max()) + 1
-        rows = source.rows(low, high)[index - low]
-    if step.add:
-        # In the checkpoint's own precision, as other converters do it: float16 plus one is rounded to float16.
-        kind = np.float16 if source.type.name == "f16" else np.float32
-        rows = (rows.astype(kind) + kind(step.add)).astype(np.float32)
-    return rows
+    from .encode import decode_rows
+
+    def decode(source: SourceTensor, a: int, b: int) -> NDArray[np.float32]:
+        if source.type.name in ("f16", "bf16"):
+            return decode_rows(source.raw_rows(a, b), source.type.name, threads)
+        return source.rows(a, b)
+
+    return original.rows(step, i0, i1, decode)
 
 
 def _checked(plan: Plan, step: Step, rows: NDArray[np.float32], i0: int) -> tuple[NDArray[np.float32], int]:
@@ -205,6 +197,8 @@ def _checked(plan: Plan, step: Step, rows: NDArray[np.float32], i0: int) -> tupl
 def _encoded(
     step: Step, rows: NDArray[np.float32], importance: NDArray[np.float32] | None, threads: int | None
 ) -> NDArray[np.uint8]:
+    from .encode import encode_rows
+
     if importance is not None and importance.shape != (step.n_cols,):
         raise errors.ShapeMismatch(
             "the importance matrix is of another model", where=step.name, expected=f"{step.n_cols} columns",
