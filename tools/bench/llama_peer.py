@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """llama.cpp as a peer, through llama-cpp-python's low-level calls. Run it with an interpreter that has that package.
 
-Every subcommand prints one JSON document on stdout::
+Every subcommand prints one JSON document on stdout, ``serve`` one a test::
 
     python tools/bench/llama_peer.py info
     python tools/bench/llama_peer.py tokens MODEL LINES.json          # {"lines": [...]} -> {"ids": [[...], ...]}
     python tools/bench/llama_peer.py logits MODEL IDS.npy OUT.npy     # float32 (n_tokens, n_vocab)
     python tools/bench/llama_peer.py kl MODEL CACHE                   # divergence from cached exact logits
-    python tools/bench/llama_peer.py bench MODEL -p 512 -n 128 -d 0 4096 -t 2 --flash auto
+    python tools/bench/llama_peer.py serve MODEL --context 4240 -t 2 --flash on   # tests on stdin: see worker.py
     python tools/bench/llama_peer.py first MODEL -n 1                 # load, answer, time to the first token
 
 When it measures speed it asks for the logits of the last token only, samples nothing and copies nothing, as
@@ -44,6 +44,7 @@ class Peer:
         n_batch: int = 512,
         vocab_only: bool = False,
         yarn_beta: tuple[float, float] | None = None,
+        swa_full: bool = True,
     ) -> None:
         import llama_cpp as L
 
@@ -67,6 +68,7 @@ class Peer:
             cp.flash_attn_type = FLASH[flash]
             cp.type_k = cp.type_v = KV[kv]
             cp.no_perf = True
+            cp.swa_full = swa_full
             if yarn_beta is not None:  # this llama.cpp leaves the file's yarn_beta_fast/slow unread for `llama`
                 cp.yarn_beta_fast, cp.yarn_beta_slow = yarn_beta
             self.ctx = L.llama_init_from_model(self.model, cp)
@@ -77,6 +79,10 @@ class Peer:
 
     def clear(self) -> None:
         self.L.llama_memory_clear(self.L.llama_get_memory(self.ctx), True)
+
+    def forget(self, position: int) -> None:
+        """Drops what the cache holds from ``position`` on."""
+        self.L.llama_memory_seq_rm(self.L.llama_get_memory(self.ctx), 0, position, -1)
 
     def decode(self, ids: list[int], position: int, want: str) -> None:
         """One llama_decode of at most n_batch tokens; ``want`` logits of "all", "last" or "none" of them."""
@@ -157,54 +163,49 @@ def cmd_kl(args: argparse.Namespace) -> dict[str, Any]:
     return cache.compare(lambda ids: peer.logits(ids)[cache.first_scored :], chunks=args.chunks)
 
 
-def cmd_bench(args: argparse.Namespace) -> dict[str, Any]:
+def cmd_serve(args: argparse.Namespace) -> None:
+    """Measures the tests that come on stdin: see ``worker.py``."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import worker
+
     peer = Peer(
-        args.model,
-        n_ctx=max(args.depths) + max(args.prompt, args.gen) + 16,
-        threads=args.threads,
-        flash=args.flash,
-        kv=args.kv,
+        args.model, n_ctx=args.context, threads=args.threads, flash=args.flash, kv=args.kv, swa_full=args.swa_full
     )
     rng = np.random.default_rng(0)
-    ids = [int(i) for i in rng.integers(0, peer.n_vocab, size=max(args.depths) + args.prompt + args.gen + 8)]
+    ids = [int(i) for i in rng.integers(0, peer.n_vocab, size=args.context)]
+    filled = 0
 
-    def fill(n: int) -> None:
-        peer.clear()
-        for start in range(0, n, peer.n_batch):
-            peer.decode(ids[start : min(start + peer.n_batch, n)], start, "none")
+    def read(start: int, end: int, want: str) -> None:
+        for at in range(start, end, peer.n_batch):
+            last = min(at + peer.n_batch, end)
+            peer.decode(ids[at:last], at, want if last == end else "none")
         peer.L.llama_synchronize(peer.ctx)
 
-    fill(min(64, args.prompt or 64))  # warm-up, as llama-bench does
-    peer.decode(ids[:1], min(64, args.prompt or 64), "last")
-    results = []
-    for depth in args.depths:
-        suffix = f"@d{depth}" if depth else ""
-        for kind, n in (("pp", args.prompt), ("tg", args.gen)):
-            if not n or (kind == "pp" and depth and not args.prefill_at_depth):
-                continue
-            speeds = []
-            for _ in range(args.repetitions):
-                fill(depth)
-                begin = time.perf_counter()
-                if kind == "pp":
-                    for start in range(0, n, peer.n_batch):
-                        part = ids[depth + start : depth + min(start + peer.n_batch, n)]
-                        peer.decode(part, depth + start, "last" if start + peer.n_batch >= n else "none")
-                    peer.L.llama_synchronize(peer.ctx)
-                else:
-                    for i in range(n):
-                        peer.decode([ids[depth + i]], depth + i, "last")
-                        peer.L.llama_synchronize(peer.ctx)
-                speeds.append(n / (time.perf_counter() - begin))
-            results.append(
-                {
-                    "test": f"{kind}{n}{suffix}",
-                    "tokens_per_s": float(np.median(speeds)),
-                    "stddev": float(np.std(speeds)),
-                    "n": len(speeds),
-                }
-            )
-    return {"results": results, "flash": args.flash, "kv": args.kv, "threads": args.threads}
+    def write(start: int, n: int) -> None:
+        for i in range(start, start + n):
+            peer.decode([ids[i]], i, "last")
+            peer.L.llama_synchronize(peer.ctx)
+
+    def run(test: worker.Test) -> float:
+        nonlocal filled
+        if filled > test.depth:
+            peer.clear()
+            filled = 0
+        read(filled, test.depth, "none")
+        filled = test.depth
+        speed = 0.0
+        for n in (test.n if test.kind == "pp" else min(4, test.n), test.n):  # a warm-up first, as llama-bench does
+            peer.forget(test.depth)
+            begin = time.perf_counter()
+            if test.kind == "pp":
+                read(test.depth, test.depth + n, "last")
+            else:
+                write(test.depth, n)
+            speed = n / (time.perf_counter() - begin)
+        peer.forget(test.depth)
+        return speed
+
+    worker.serve(run)
 
 
 def cmd_first(args: argparse.Namespace) -> dict[str, Any]:
@@ -246,17 +247,16 @@ def main() -> int:
     logits = command("logits", cmd_logits, "model", "ids", "out")
     logits.add_argument("--yarn-beta", type=float, nargs=2, metavar=("FAST", "SLOW"))
     command("kl", cmd_kl, "model", "cache").add_argument("--chunks", type=int)
-    bench = command("bench", cmd_bench, "model")
-    bench.add_argument("-p", dest="prompt", type=int, default=512)
-    bench.add_argument("-n", dest="gen", type=int, default=128)
-    bench.add_argument("-d", dest="depths", type=int, nargs="+", default=[0])
-    bench.add_argument("-r", dest="repetitions", type=int, default=1)
-    bench.add_argument("--prefill-at-depth", action="store_true")
+    serve = command("serve", cmd_serve, "model")
+    serve.add_argument("--context", type=int, default=1024)
+    serve.add_argument("--swa-full", action="store_true", help="keep all positions of layers with a sliding window")
     first = command("first", cmd_first, "model")
     first.add_argument("-n", dest="gen", type=int, default=1)
     first.add_argument("--ctx", type=int, default=4096)
     args = parser.parse_args()
-    print(json.dumps(args.run(args)))
+    found = args.run(args)
+    if found is not None:
+        print(json.dumps(found))
     return 0
 
 

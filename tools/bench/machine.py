@@ -38,6 +38,17 @@ def describe() -> dict[str, object]:
     }
 
 
+def sentence() -> str:
+    """``describe`` as a line of a record."""
+    facts = describe()
+    versions = facts["versions"]
+    assert isinstance(versions, dict) and isinstance(facts["flags"], list)
+    return (
+        f"{facts['cpu']}, {facts['cores']} cores; {' '.join(facts['flags'])}; {facts['system']}; "
+        f"Python {facts['python']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()) + "."
+    )
+
+
 def commit() -> str:
     """The short hash of the checkout, with ``+`` when tracked files differ from it."""
     root = Path(__file__).resolve().parent
@@ -51,7 +62,7 @@ def commit() -> str:
     return name.stdout.strip() + ("+" if dirty.returncode else "")
 
 
-def _busy_s() -> float:
+def busy_s() -> float:
     """Seconds of CPU time that the whole machine has spent working since it started (0 where it cannot be known)."""
     stat = Path("/proc/stat")
     if not stat.exists():
@@ -73,7 +84,7 @@ class Run:
 
 def run(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
     """Run a command to its end; raise RuntimeError with its last words when it fails."""
-    busy = _busy_s()
+    busy = busy_s()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         begin = time.perf_counter()
         child = subprocess.Popen(command, stdout=out, stderr=err, env=env)
@@ -85,5 +96,5 @@ def run(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
         stdout, stderr = out.read(), err.read()
     if child.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: exit {child.returncode}: {stderr.strip()[-600:]}")
-    others = max(0.0, _busy_s() - busy - usage.ru_utime - usage.ru_stime) / elapsed_s
+    others = max(0.0, busy_s() - busy - usage.ru_utime - usage.ru_stime) / elapsed_s
     return Run(stdout, stderr, elapsed_s, usage.ru_maxrss * 1024, others)

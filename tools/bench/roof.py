@@ -2,17 +2,22 @@
 """How fast this machine reads memory: the roof of decoding, which reads every weight once a token.
 
     python tools/bench/roof.py --mb 98 253 --threads 1 2
+    python tools/bench/roof.py --serve --threads 1 2        # sizes on stdin: see worker.py
 
 A buffer of the given size is read by threads that share it, with plain vector loads and with software prefetch some
-distance ahead; the fastest of them is the roof. Needs numba.
+distance ahead; the fastest of them is the roof. Needs numba and ggblock.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import sys
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,13 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
+
+from worker import serve  # noqa: E402
+
+from ggblock.engine.memory import buffer  # noqa: E402  (huge pages, where weights lie too)
 
 DISTANCES = (0, 2048, 4736, 9472)  # bytes ahead; 0: no prefetch
 
@@ -63,36 +75,53 @@ def _prefetched(typing_context: Any, data: Any, low: Any, high: Any, ahead: Any)
 
 
 @njit(nogil=True)
-def _read(data: Any, low: int, high: int, ahead: int) -> int:
+def _read(data: Any, low: int, high: int, ahead: int, passes: int) -> int:
     """Every value of ``data[low:high]`` (int64, a multiple of 64 of them) combined; ``ahead`` values are prefetched."""
-    if ahead > 0:
-        return _prefetched(data, low, high, ahead)
-    return _plain(data, low, high, ahead)
+    total = 0
+    for _ in range(passes):
+        if ahead > 0:
+            total ^= _prefetched(data, low, high, ahead)
+        else:
+            total ^= _plain(data, low, high, ahead)
+    return total
 
 
-def measure(n_bytes: int, threads: int, distance: int, repetitions: int = 11) -> float:
-    """Bytes a second, the median over repetitions, for a buffer of ``n_bytes`` shared among ``threads``."""
-    n = n_bytes // 512 * 64
-    data = np.ones(n + 4096, np.int64)  # prefetch runs past the end
+def measure(data: Any, threads: int, distance: int, repetitions: int = 3) -> float:
+    """Bytes a second, the median over repetitions, for int64 ``data`` shared among ``threads``.
+
+    Its last 4,096 values are only there for prefetches to run into. A thread reads its share again and again for about
+    60 ms, so that starting threads does not count.
+    """
+    n = (len(data) - 4096) // 64 * 64
+    passes = max(1, int(2.4e9 / (n * 8)))
     edges = [n * t // threads // 64 * 64 for t in range(threads + 1)]
     ahead = distance // 8
-    _read(data, 0, 64, ahead)
+    _read(data, 0, 64, ahead, 1)
     times = []
     for _ in range(repetitions):
-        team = [threading.Thread(target=_read, args=(data, edges[t], edges[t + 1], ahead)) for t in range(threads)]
+        team = [
+            threading.Thread(target=_read, args=(data, edges[t], edges[t + 1], ahead, passes)) for t in range(threads)
+        ]
         begin = time.perf_counter()
         for thread in team:
             thread.start()
         for thread in team:
             thread.join()
         times.append(time.perf_counter() - begin)
-    return n * 8 / float(np.median(times))
+    return n * 8 * passes / float(np.median(times))
 
 
-def roof(n_bytes: int, threads: int) -> dict[str, float]:
-    """The fastest way found: {"gb_per_s", "prefetch_bytes"}."""
-    best, distance = max((measure(n_bytes, threads, d), d) for d in DISTANCES)
-    return {"gb_per_s": best / 1e9, "prefetch_bytes": distance}
+def filled(n_bytes: int) -> Any:
+    """int64 to read: ``n_bytes`` of them, and what ``measure`` needs after them."""
+    data = buffer(n_bytes // 512 * 512 + 8 * 4096).view(np.int64)
+    data[:] = 1
+    return data
+
+
+def roof(data: Any, threads: Sequence[int]) -> dict[str, Any]:
+    """The fastest way found of reading what ``filled`` made: {"gb_per_s", "threads", "prefetch_bytes"}."""
+    best, t, distance = max((measure(data, t, d), t, d) for t in threads for d in DISTANCES)
+    return {"gb_per_s": best / 1e9, "threads": t, "prefetch_bytes": distance}
 
 
 def main() -> int:
@@ -100,8 +129,13 @@ def main() -> int:
     parser.add_argument("--mb", type=int, nargs="+", default=[98, 253, 650], help="buffer sizes in 10^6 bytes")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", action="store_true")
     args = parser.parse_args()
-    rows = [{"mb": mb, "threads": t} | roof(mb * 10**6, t) for mb in args.mb for t in args.threads]
+    if args.serve:
+        made = functools.lru_cache(maxsize=1)(filled)
+        serve(lambda test: roof(made(test.n), args.threads)["gb_per_s"])
+        return 0
+    rows = [{"mb": mb} | roof(filled(mb * 10**6), [t]) for mb in args.mb for t in args.threads]
     if args.json:
         print(json.dumps({"results": rows}))
         return 0
