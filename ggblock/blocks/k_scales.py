@@ -10,7 +10,7 @@ import numpy as np
 
 from .base import U8
 
-MEANING = "eight 6-bit scales and eight 6-bit mins, interleaved as the text says"
+MEANING = "eight 6-bit scales and eight 6-bit mins, packed as the decoding steps show"
 
 
 def unpack_scales(packed: U8) -> tuple[U8, U8]:

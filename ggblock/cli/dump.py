@@ -62,6 +62,8 @@ def command(model: str, as_json: bool, **options: Any) -> None:
 
 def _check(options: dict[str, Any]) -> None:
     needs_tensor = [name for name in ("block", "row", "png", "reference", "map_name") if options[name] is not None]
+    if options["html"] is not None and "reference" in needs_tensor:
+        needs_tensor.remove("reference")  # the page chooses a tensor
     if needs_tensor and options["tensor"] is None:
         raise click.UsageError(f"--{needs_tensor[0].partition('_')[0]} needs --tensor")
     if options["row"] is not None and options["block"] is None:

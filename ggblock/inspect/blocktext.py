@@ -8,7 +8,7 @@ import numpy as np
 
 from ..format import panels
 from . import words
-from .blockview import BlockView, bits_by_byte, ranges_text
+from .blockview import BlockView, bits_by_byte, n_numbers, ranges_text
 from .notation import shown
 from .order import Placement
 
@@ -21,9 +21,11 @@ def lines(view: BlockView, weight: int = 0, width: int | None = None) -> Iterato
     yield from head(view)
     yield from hex_lines(view)
     yield from fields(view)
+    yield from _where(view)
     yield from _numbers(view)
     yield from _byte_table(view)
     yield from _steps(view)
+    yield from _notation(view)
     yield from _tables(view)
     yield from _groups(view)
     yield from _grids(view, width)
@@ -88,6 +90,59 @@ def fields(view: BlockView) -> Iterator[str]:
     yield from _columns(rows, left=(1, 4, 6))
 
 
+def _where(view: BlockView) -> Iterator[str]:
+    """Where each of the small numbers of a field is: the arithmetic of `Field.place` with the field's own numbers."""
+    lines = []
+    for f in view.type.layout:
+        first, n = f"{f.offset} + " if f.offset else "", n_numbers(f)
+        if n == 1:
+            continue
+        if f.kind != "uint":
+            width = f.n_bytes // n
+            lines.append(f"  {f.name}[i]: byte {first}i" if width == 1 else
+                         f"  {f.name}[i]: byte {first}{width} * i and {width - 1} more, lowest first")  # fmt: skip
+            continue
+        per_byte, group = 8 // f.bits, f.plane * (8 // f.bits)
+        step = f"i // {per_byte}" if f.plane == 1 else f"i % {f.plane}"
+        if f.plane > 1 and f.count > group:
+            step = f"{f.plane} * (i // {group}) + {step}"
+        shift = (f"i // {f.plane} % {per_byte}" if f.count > group else f"i // {f.plane}") if f.plane > 1 else \
+            f"i % {per_byte}"
+        bit = f"bit {f'{f.bits} * ({shift})' if f.bits > 1 else shift}"
+        lines.append(f"  {f.name}[i]: byte {first}{step}, from {bit} on, {words.plural(f.bits, 'bit')}")
+    if lines:
+        yield ""
+        yield "where number i of a field is"
+        yield from lines
+
+
+#: What the steps write, and what it means, as ``spec/blocks/README.md`` defines it.
+_SIGNS = {
+    "x[i]": ("[", "number i of field or table x, the first is 0"),
+    "x // y": (" // ", "x over y, rounded down"),
+    "x % y": (" % ", "what x // y leaves"),
+    "x & y": (" & ", "the bits that are 1 in both"),
+    "x | y": (" | ", "the bits that are 1 in either"),
+    "x << n": (" << ", "bits moved up n places, times 2^n"),
+    "x >> n": (" >> ", "bits moved down n places, the lowest n dropped"),
+    "a if t else b": (" if ", "a where t holds (a number: is not 0), else b"),
+    "pow2(n)": ("pow2(", "2^n"),
+    "popcount(n)": ("popcount(", "how many bits of n are 1"),
+    "f16_bits(n)": ("f16_bits(", "the float16 with the bits n"),
+    "f32(x)": ("f32(", "x rounded to float32"),
+}
+
+
+def _notation(view: BlockView) -> Iterator[str]:
+    """The signs that this type's steps use."""
+    text = " ".join(step.text for step in view.steps)
+    yield ""
+    yield "notation (bits of a byte count from 0, the lowest)"
+    for sign, (mark, meaning) in _SIGNS.items():
+        if mark in text:
+            yield f"  {sign}: {meaning}"
+
+
 def _numbers(view: BlockView) -> Iterator[str]:
     """The values of the fields that hold few numbers; what is stored for each weight comes as a grid below."""
     yield ""
@@ -97,9 +152,10 @@ def _numbers(view: BlockView) -> Iterator[str]:
             raw = view.placement.data[field.offset : field.end].tobytes()
             width = field.bits // 8
             for i in range(field.count):
-                pattern = int.from_bytes(raw[i * width : (i + 1) * width], "little")
+                stored = raw[i * width : (i + 1) * width]
                 value = shown(view.decoder.number(field.name, i))
-                yield f"  {field.name}[{i}] = {value}  ({_float(field.kind, pattern)})"
+                bits = _float(field.kind, int.from_bytes(stored, "little"))
+                yield f"  {field.name}[{i}] = {value}  (bytes {stored.hex(' ')}, lowest first: {bits})"
         elif field.kind in ("e8m0", "ue4m3"):
             for i in range(field.count):
                 value = view.decoder.number(field.name, i)
@@ -116,14 +172,14 @@ def _float(kind: str, pattern: int) -> str:
     sign = pattern >> (n_exponent + n_fraction)
     exponent = pattern >> n_fraction & ((1 << n_exponent) - 1)
     fraction = pattern & ((1 << n_fraction) - 1)
-    bits = f"{sign:b} {exponent:0{n_exponent}b} {fraction:0{n_fraction}b}"
+    bits = f"sign {sign:b}, exponent {exponent:0{n_exponent}b}, fraction {fraction:0{n_fraction}b}"
     if exponent == (1 << n_exponent) - 1:
         meaning = "infinity" if fraction == 0 else "not a number"
     elif exponent == 0:
-        meaning = f"{'-' * sign}{fraction}/{1 << n_fraction} * 2^{1 - bias}"
+        meaning = f"{'-' * sign}{fraction}/{1 << n_fraction} * 2^(1 - {bias})"
     else:
-        meaning = f"{'-' * sign}(1 + {fraction}/{1 << n_fraction}) * 2^{exponent - bias}"
-    return f"{kind} 0x{pattern:0{(1 + n_exponent + n_fraction) // 4}x} = {bits} = {meaning}"
+        meaning = f"{'-' * sign}(1 + {fraction}/{1 << n_fraction}) * 2^({exponent} - {bias})"
+    return f"{kind} 0x{pattern:0{(1 + n_exponent + n_fraction) // 4}x} is {bits} = {meaning}"
 
 
 def _byte_table(view: BlockView) -> Iterator[str]:

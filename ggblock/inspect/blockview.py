@@ -180,6 +180,10 @@ def block_document(view: BlockView) -> dict[str, Any]:
         "first_column": place.block * view.type.block_size, "block_size": view.type.block_size,
         "n_weights": place.n_weights, "order": place.order, "sub_block_size": view.type.sub_block_size,
         "bytes": place.data.tobytes().hex(), "offsets": list(place.offsets),
+        "runs": [
+            {"first": run.first, "count": run.count, "width": run.width, "start": run.start, "step": run.step}
+            for run in place.runs
+        ],
         "fields": [
             {
                 "name": field.name, "offset": field.offset, "n_bytes": field.n_bytes, "count": field.count,

@@ -234,7 +234,7 @@ def on_a_terminal(path: Path, arguments: list[str], columns: int) -> list[str]:
     return re.sub(r"\x1b\[[\d;]*m", "", out.decode()).replace("\r", "").splitlines()
 
 
-@pytest.mark.parametrize("columns", [80, 110])
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
 def test_columns_fit_the_terminal(columns: int, gemma3_path: Path) -> None:
     block = ["--tensor", "blk.0.attn_output.weight", "--block", "0"]
     for arguments in ([], ["--tensor", "blk.0.post_attention_norm.weight"], block, [*block, "--hex"]):

@@ -62,6 +62,11 @@ def test_the_error_is_that_of_the_quantization(checkpoint: Path) -> None:
     assert 1e-6 < float(str(found["nmse"])) < 1e-4
 
 
+def test_a_page_needs_no_tensor_to_show_errors(checkpoint: Path, tmp_path: Path) -> None:
+    result = dump(checkpoint / "q8_0.gguf", "--html", tmp_path / "p.html", "--reference", checkpoint)
+    assert result.exit_code == 0 and '"error":{"nmse":' in (tmp_path / "p.html").read_text()
+
+
 def test_one_file_of_the_checkpoint_is_enough(checkpoint: Path) -> None:
     """The folder's config.json says which checkpoint it is of; without one, names must be the same."""
     weights = sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("*.bin")])

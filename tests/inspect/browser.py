@@ -83,6 +83,15 @@ class Browser:
         """Everything on the console since the last call: errors, warnings, refused requests."""
         return [entry["message"] for entry in self._do("POST", "/se/log", {"type": "browser"})]
 
+    def resize(self, width: int | None, height: int = 1000) -> None:
+        """Let pages see a screen of that size; None: the window's own again."""
+        if width is None:
+            command, parameters = "Emulation.clearDeviceMetricsOverride", {}
+        else:
+            command = "Emulation.setDeviceMetricsOverride"
+            parameters = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._do("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
     def screenshot(self, path: Path) -> None:
         """Save the window as PNG."""
         path.write_bytes(base64.b64decode(self._do("GET", "/screenshot")))

@@ -25,6 +25,8 @@ class Page:
         self.steps: list[tuple[str, str]] = []
         self.tables: dict[str, dict[int, int]] = {}
         self.claims: dict[str, list[str]] = {}
+        #: Field -> how the page says where its number i is: expressions for byte and bit, bits, whole bytes.
+        self.places: dict[str, tuple[str, str, int, int]] = {}
 
 
 def read_text(text: str) -> Page:
@@ -42,6 +44,15 @@ def read_text(text: str) -> Page:
                     "name": name, "offset": first, "n_bytes": last - first + 1, "count": int(count), "bits": int(bits),
                     "kind": rest[0], "plane": 0 if rest[1] == "-" else int(rest[1]),
                 })  # fmt: skip
+        elif title.startswith("where number i"):
+            for line in body:
+                name, place = line.strip().split("[i]: byte ")
+                if bits := re.fullmatch(r"(.*), from bit (.*) on, (\d+) bits?", place):
+                    page.places[name] = (bits[1], bits[2], int(bits[3]), 1)
+                else:
+                    several = re.fullmatch(r"(.*) and (\d+) more, lowest first", place)
+                    n_bytes = int(several[2]) + 1 if several else 1
+                    page.places[name] = (several[1] if several else place, "0", 8 * n_bytes, n_bytes)
         elif title.startswith("decoding of weight j"):
             page.steps = [(part[0].strip(), part[1].strip()) for part in (line.split(" = ", 1) for line in body)]
         elif title == "table entries in use":
@@ -109,6 +120,25 @@ def _numbers(field: dict[str, Any], data: bytes) -> list[Any]:
     if field["kind"] in ("f16", "f32"):
         return list(numbers.astype(np.float32))
     return list(numbers) if field["kind"] == "f64" else [int(n) for n in numbers]
+
+
+def check_places(page: Page) -> None:
+    """Read every number by the printed place alone; the fields' table must lead to the same bits."""
+    for field in page.fields:
+        numbers = _numbers(field, page.data)
+        if len(numbers) == 1:
+            continue
+        byte, bit, bits, n_bytes = page.places.pop(field["name"])
+        for i, number in enumerate(numbers):
+            first = eval(byte, {"i": i})
+            raw = page.data[first : first + n_bytes]
+            value = int.from_bytes(raw, "little") >> eval(bit, {"i": i}) & ((1 << bits) - 1)
+            if field["kind"] in ("f16", "f32", "f64", "bf16", "i8", "i16", "i32", "i64"):
+                again = {**field, "offset": 0, "n_bytes": n_bytes, "count": 1}
+                assert repr(_numbers(again, raw)) == repr([number]), f"{field['name']}[{i}]"
+            else:
+                assert value == number, f"{field['name']}[{i}]"
+    assert not page.places, "a place of no field"
 
 
 def check_claims(page: Page) -> np.ndarray:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 
 import gguf
@@ -68,9 +69,21 @@ def test_the_printed_text_gives_the_printed_weights_and_those_of_gguf(name: str)
         text = "\n".join(blocktext.lines(view_of(name, data)))
         page = paper.read_text(text)
         assert page.data == data.tobytes()
+        paper.check_places(page)
         weights = paper.check_claims(page)
         assert_same_floats(weights, blocks.by_name(name).decode(data[None]))
         assert_oracles_agree(name, data, weights)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sign_of_the_steps_is_explained(name: str) -> None:
+    text = "\n".join(blocktext.lines(view_of(name, samples(name)[0])))
+    steps = " ".join(formulas.STEPS[name])
+    explained = text.partition("\nnotation (")[2].partition("\n\n")[0]
+    for sign in ("//", "%", "&", "|", "<<", ">>", " if ", "pow2(", "popcount(", "f16_bits(", "f32("):
+        assert (sign in steps) == (sign in explained), sign
+    left = re.sub(r"//|<<|>>|==|[-+*%&|<()\[\]]|\b(if|else)\b|\w+\(?|\.|\s|=", "", steps)
+    assert left == "", "a sign that this test does not know"
 
 
 @pytest.mark.parametrize("name", NAMES)

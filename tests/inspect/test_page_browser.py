@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import ggblock
 from ggblock.cli.main import main
+from ggblock.format import GgufWriter, TensorSpec
 from ggblock.inspect import page, reference
 from tests.inspect import crafted, schemas
 from tests.inspect.browser import Browser, browser
@@ -90,6 +91,73 @@ def test_hovering_over_a_weight_shows_its_bytes_and_its_arithmetic(window: Brows
     assert np.float32(last.rpartition(" = ")[2]) == weight
     assert re.match(r"= \([-\d.e]+ \* \d+\) - [-\d.e]+ = ", last)
     assert window.console() == []
+
+
+def test_hovering_over_a_byte_shows_a_weight_that_it_feeds(window: Browser, html: Path) -> None:
+    window.open(html)
+    window.hover('#weights [data-weight="3"]')
+    window.hover('#bytes [data-byte="5"]')  # scale of weights 32 to 63, and two bits of that of 160 to 191
+    assert texts(window, "#which") == ["32"] and "scales[1] & 63" in " ".join(texts(window, "#formula em"))
+    kin = window.run("return [...document.querySelectorAll('#bytes .kin')].map(n => Number(n.dataset.byte))")
+    assert kin == list(range(4, 16)) and [t.split(":")[0] for t in texts(window, "#legend .lit")] == ["scales"]
+    window.hover('#legend button:nth-child(2)')
+    lit = window.run("return [...document.querySelectorAll('#bytes .lit')].map(n => Number(n.dataset.byte))")
+    assert lit == [2, 3] and len(texts(window, "#weights .part")) == 256
+
+
+@pytest.mark.parametrize("name", ["q4_k", "q6_k", "iq4_nl", "f16"])
+def test_a_block_of_a_panel_is_explored_like_any_other(name: str, window: Browser, tmp_path: Path) -> None:
+    """Each byte is shown with its place among the 16 rows, its field, the weights that it feeds, and the formula."""
+    path = tmp_path / "m.ggb"
+    specs = [TensorSpec("w", name, (19, 512), True)]
+    marks: dict[str, object] = {"ggblock.ggb.version": 1, "general.alignment": 64}
+    with GgufWriter(path, marks, specs, checksums=True) as writer:  # type: ignore[arg-type]
+        writer.write("w", crafted.weights("w", (19, 512)))
+    row, block = 17, 1
+    arguments = ["dump", str(path), "--html", str(tmp_path / "p.html"), "--tensor", "w", "--row", row, "--block", block]
+    assert CliRunner().invoke(main, [*map(str, arguments)]).exit_code == 0
+    window.console()
+    window.open(tmp_path / "p.html")
+    with ggblock.open(path) as file:
+        tensor = file.tensors["w"]
+        size = tensor.type.block_size
+        weights = tensor.rows(row, row + 1)[0, block * size : (block + 1) * size]
+    if name != "f16":  # a block of one float lies in one piece
+        assert "Panel 1, place 1 of 16 in it" in texts(window, "#place")[0]
+    data, n_bytes = path.read_bytes(), window.run("return block.offsets.length")
+    for byte in {0, 1, n_bytes // 2, n_bytes - 1}:
+        window.hover(f'#bytes [data-byte="{byte}"]')
+        info = texts(window, "#info")[0]
+        at = re.search(rf"byte{byte}, at (\d+) of the file", info)
+        value = re.search(r"0x([0-9a-f]{2}) = ", info)
+        assert at and value and data[int(at[1])] == int(value[1], 16)
+        field = next(f for f in tensor.type.layout if f.offset <= byte < f.end)
+        assert f"field{field.name}: " in info and texts(window, "#legend .lit") == [f"{field.name}: {field.meaning}"]
+        part = window.run("return [...document.querySelectorAll('#weights .part')].map(n => Number(n.dataset.weight))")
+        fed = window.run("return block.bits[arguments[0]].flatMap(r => ranges(r.weights))", byte)
+        assert part == sorted(set(fed)) and part
+        assert len(texts(window, "#formula .lit")) >= 1 and int(texts(window, "#which")[0]) in part
+    for j in {0, size // 2, size - 1}:
+        window.hover(f'#weights [data-weight="{j}"]')
+        assert np.float32(texts(window, "#formula em")[-1].rpartition("= ")[2]) == weights[j]
+    assert window.console() == []
+
+
+@pytest.mark.parametrize("width", [360, 700, 1280])
+def test_nothing_is_cut_off_at_any_width(width: int, window: Browser, html: Path) -> None:
+    """Neither numbers in the grids nor the page itself, on a telephone as on a wide screen."""
+    window.resize(width, 900)
+    try:
+        window.open(html)
+        assert window.run("return document.documentElement.scrollWidth") <= width
+        for step in window.run("return block.steps.map(s => s.name)"):
+            window.run("const s = document.getElementById('cells'); s.value = arguments[0];"
+                       "s.dispatchEvent(new Event('change'))", step)  # fmt: skip
+            cut = window.run("return [...document.querySelectorAll('#weights span, #bytes span')]"
+                             ".filter(n => n.scrollWidth > n.clientWidth).map(n => n.textContent)")  # fmt: skip
+            assert cut == [], step
+    finally:
+        window.resize(None)
 
 
 def test_every_block_in_the_list_can_be_explored(window: Browser, html: Path) -> None:

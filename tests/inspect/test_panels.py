@@ -90,10 +90,11 @@ def test_the_printed_block_gives_the_weights_of_the_rows(name: str, tmp_path: Pa
             document = json.loads(json.dumps(block_document(view), allow_nan=False))
             schemas.check(document, "block")
             assert document["order"] == "panels"
+            assert_same_floats(paper.check_claims(paper.read_json(document)), expected)
             assert bytes(data[at] for at in document["offsets"]).hex() == document["bytes"]
             assert_same_floats(np.array([np.float32(v) for v in document["weights"]]), expected)
             same = block_document(block_view(tensor, block, row))
-            stored = ("path", "order", "offsets")
+            stored = ("path", "order", "offsets", "runs")
             assert {k: v for k, v in same.items() if k not in stored} == {
                 k: v for k, v in document.items() if k not in stored
             }

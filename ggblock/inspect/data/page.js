@@ -148,11 +148,14 @@ function pick(name) {
   $("table").scrollIntoView();
 }
 
+/** What is drawn as wide as the window allows, and again when that changes. */
+const redraws = [];
+
 // ---- charts ----------------------------------------------------------------------------------------------------
 
 /** Bars: each {label, parts: [{value, color, tip}]}. */
 function bars(parent, items, format) {
-  const width = 560, height = 190, left = 56, bottom = 18, top = 8;
+  const width = Math.max(240, Math.min(560, parent.clientWidth || 560)), height = 190, left = 56, bottom = 18, top = 8;
   const most = Math.max(...items.map((i) => i.parts.reduce((s, p) => s + p.value, 0))) || 1;
   const image = svg("svg", { viewBox: `0 0 ${width} ${height}` });
   const each = (width - left - 6) / items.length, y = (v) => top + (height - bottom - top) * (1 - v / most);
@@ -196,6 +199,10 @@ function layers() {
     swatch.style.background = fill;
     $("roles").append(swatch, name);
   });
+  redraws.push(() => layerCharts(list));
+}
+
+function layerCharts(list) {
   bars($("layer-bytes"), list.map(([layer, e]) => ({
     label: layer,
     parts: ROLES.map(([name, , fill], i) => ({ value: e.roles[i], color: fill, tip: `layer ${layer}: ${name}, ${size(e.roles[i])} of ${size(e.bytes)}` })),
@@ -214,6 +221,15 @@ function tensor() {
   const error = t.error ? `; ${number(t.error.snr_db)} dB signal over error` : "";
   $("tensor-head").textContent = `${t.name}: ${t.type.toUpperCase()}, ${t.shape.join(" x ")}, RMS ${number(t.values.rms)}, ` +
     `${number(t.values.low)} to ${number(t.values.high)}; ${t.n_zero} of ${t.n_groups} blocks all zero, ${t.n_saturated} saturated${error}`;
+  redraws.push(() => tensorCharts(t));
+  if (!t.codes.length) $("codes-figure").hidden = true;
+  for (const name of Object.keys(data.maps)) $("map-name").append(make("option", name));
+  if (data.maps.error) $("map-name").value = "error";
+  $("map-name").addEventListener("change", heat);
+  heat();
+}
+
+function tensorCharts(t) {
   const edges = t.values.edges;
   if (edges.length) bars($("values"), t.values.histogram.map((n, i) => ({
     label: number(Number(edges[i].toPrecision(2))),
@@ -222,11 +238,6 @@ function tensor() {
   if (t.codes.length) bars($("codes"), t.codes.map((c) => ({
     label: String(c.code), parts: [{ value: c.count, color: "var(--f3)", tip: `code ${c.code}: ${c.count.toLocaleString("en")} times` }],
   })), compact);
-  else $("codes-figure").hidden = true;
-  for (const name of Object.keys(data.maps)) $("map-name").append(make("option", name));
-  if (data.maps.error) $("map-name").value = "error";
-  $("map-name").addEventListener("change", heat);
-  heat();
 }
 
 function heat() {
@@ -241,6 +252,7 @@ function heat() {
   levels.forEach((level, i) => image.data.set([...ramp[level], 255], 4 * i));
   context.putImageData(image, 0, 0);
   gradientKey($("map-key"), number(map.low), number(map.high));
+  $("map-read").textContent = "Point at the map to read a block.";
   canvas.onpointermove = (event) => {
     const box = canvas.getBoundingClientRect();
     const x = Math.min(map.columns - 1, Math.floor(((event.clientX - box.left) / box.width) * map.columns));
@@ -269,7 +281,25 @@ const fieldAt = (i) => block.fields.findIndex((f) => i >= f.offset && i < f.offs
 const fieldColor = (i) => `var(--f${i % 7})`;
 
 function clear() {
-  for (const node of document.querySelectorAll("#block .lit, #block .part")) node.classList.remove("lit", "part");
+  for (const node of document.querySelectorAll("#block .lit, #block .part, #block .kin")) node.classList.remove("lit", "part", "kin");
+}
+
+/** Where the bytes of a block lie that is interleaved with others; empty for one that lies in one piece. */
+function placeText() {
+  if (block.runs.length === 1 && block.runs[0].count === 1) return "";
+  const lane = block.order === "panels" ? `Panel ${Math.floor(block.row / 16)}, place ${block.row % 16} of 16 in it. ` : "";
+  return `${lane}Interleaved with the blocks of other rows: ` + block.runs.map((r) => {
+    const span = `bytes ${r.first} to ${r.first + r.count * r.width - 1}`;
+    return r.count === 1 ? `${span} at ${r.start}` : `${span}: ${r.count} units of ${r.width} from ${r.start} on, ${r.step} apart`;
+  }).join("; ") + ".";
+}
+
+/** A grid of at most 16 columns, a power of two, in which texts of so many characters fit. */
+function columns(parent, longest, pixels, most, before = "") {
+  let n = 16;
+  while (n > 1 && (n > most || n * (longest * pixels + 3) > parent.clientWidth - (before ? 42 : 0))) n /= 2;
+  parent.style.gridTemplateColumns = `${before} repeat(${n}, 1fr)`;
+  return n;
 }
 
 function blocks() {
@@ -293,15 +323,18 @@ function explore(chosen) {
     const show = () => {
       clear();
       for (let b = f.offset; b < f.offset + f.n_bytes; b++) byteNodes[b].classList.add("lit");
+      for (const [j, from] of feeds.entries()) for (const b of from.keys()) if (fieldAt(b) === i) weightNodes[j].classList.add("part");
       details(`Field ${f.name}`, [["bytes", `${f.offset} to ${f.offset + f.n_bytes - 1}`], ["holds", `${f.count} x ${f.kind}${f.bits ? `, ${f.bits} bits each` : ""}`], ["for", f.meaning]]);
     };
     for (const type of ["pointerenter", "focus", "click"]) button.addEventListener(type, show);
     return button;
   }));
+  $("place").textContent = placeText();
   byteNodes = [];
   $("bytes").replaceChildren();
+  const perLine = columns($("bytes"), 2, 10, 16, "2.6rem");
   bytes.forEach((hex, i) => {
-    if (i % 16 === 0) $("bytes").append(make("b", String(i)));
+    if (i % perLine === 0) $("bytes").append(make("b", String(i)));
     const node = make("span", hex);
     node.style.color = fieldColor(fieldAt(i));
     node.tabIndex = 0;
@@ -334,16 +367,21 @@ function cells() {
   const step = block.steps.find((s) => s.name === $("cells").value);
   const finite = step.values.filter((v) => typeof v === "number").map(Math.abs);
   const most = Math.max(...finite, 1e-30);
+  // Numbers with a fraction are shown in a unit in which the largest has two digits before the point.
+  const power = step.values.every((v) => Number.isInteger(v)) ? 0 : Math.floor(Math.log10(most)) - 1;
+  const unit = 10 ** power;
+  $("unit").textContent = power && most > 1e-30 ? `in units of 1e${power}` : "";
+  const texts = step.values.map((v) => (typeof v === "string" ? v : power ? (v / unit).toFixed(1).replace(/^-0\.0$/, "-0").replace(/^0\.0$/, "0") : String(v)));
+  columns($("weights"), Math.max(...texts.map((t) => t.length)), 6.4, block.block_size);
   weightNodes = [];
-  $("weights").style.gridTemplateColumns = `repeat(${Math.min(16, block.block_size)}, 1fr)`;
   $("weights").replaceChildren();
   for (let j = 0; j < block.block_size; j++) {
     const value = step.values[Math.floor(j / step.group)];
-    const text = typeof value === "string" ? value : Number.isInteger(value) ? String(value) : value.toFixed(Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(most)))));
-    const node = make("span", text.replace(/^(-?)0\./, "$1."));
+    const node = make("span", texts[Math.floor(j / step.group)]);
     const share = typeof value === "number" ? Math.round((45 * Math.abs(value)) / most) : 0;
     node.style.background = `color-mix(in srgb, var(${value < 0 ? "--f4" : "--f5"}) ${share}%, transparent)`;
     node.tabIndex = 0;
+    node.title = `weight ${j}: ${value}`;
     node.dataset.weight = j;
     for (const type of ["pointerenter", "focus", "click"]) node.addEventListener(type, () => showWeight(j));
     weightNodes.push(node);
@@ -365,16 +403,19 @@ function details(title, rows, extra) {
 function showByte(i) {
   clear();
   const value = parseInt(block.bytes.slice(2 * i, 2 * i + 2), 16), field = block.fields[fieldAt(i)];
+  for (let b = field.offset; b < field.offset + field.n_bytes; b++) byteNodes[b].classList.add("kin");
+  $("legend").children[fieldAt(i)].classList.add("lit");
   byteNodes[i].classList.add("lit");
   const strip = make("div", undefined, "bits"), rows = [
     ["byte", `${i}, at ${block.offsets[i]} of the file`],
     ["value", `0x${value.toString(16).padStart(2, "0")} = ${value}`],
     ["field", `${field.name}: ${field.meaning}`],
   ];
+  for (let bit = 7; bit >= 0; bit--) strip.append(make("small", String(bit)));
   for (let bit = 7; bit >= 0; bit--) {
     const node = make("span", String((value >> bit) & 1));
     const at = block.bits[i].findIndex((r) => bit >= r.low && bit <= r.high);
-    node.style.borderColor = fieldColor(at + fieldAt(i));
+    node.style.borderColor = at % 2 ? "var(--dim)" : fieldColor(fieldAt(i));
     strip.append(node);
   }
   const used = new Set();
@@ -385,6 +426,8 @@ function showByte(i) {
     if (range.step) used.add(range.step);
     for (const j of ranges(range.weights)) weightNodes[j].classList.add("part");
   }
+  const fed = block.bits[i].flatMap((range) => ranges(range.weights));
+  if (fed.length && !fed.includes(Number($("which").textContent))) arithmetic(Math.min(...fed));
   // The steps that read these bits, and those that build on them.
   block.steps.forEach((step, s) => {
     const words = step.formula.match(/[A-Za-z_]\w*/g) || [];
@@ -394,17 +437,22 @@ function showByte(i) {
   details(`Byte ${i}`, rows, strip);
 }
 
-function showWeight(j) {
-  clear();
-  weightNodes[j].classList.add("lit");
-  for (const byte of feeds[j].keys()) byteNodes[byte].classList.add("lit");
+/** Every step of weight j with its numbers. */
+function arithmetic(j) {
   $("which").textContent = j;
-  const rows = [["weight", `${j}, column ${block.first_column + j} of row ${block.row}`]];
   block.steps.forEach((step, s) => {
     const value = step.values[Math.floor(j / step.group)];
     const forms = block.worked[j][s].filter((form) => form !== String(value));
     stepNodes[s].querySelector("em").textContent = `= ${[...forms, value].join(" = ")}`;
   });
+}
+
+function showWeight(j) {
+  clear();
+  weightNodes[j].classList.add("lit");
+  for (const byte of feeds[j].keys()) byteNodes[byte].classList.add("lit");
+  arithmetic(j);
+  const rows = [["weight", `${j}, column ${block.first_column + j} of row ${block.row}`]];
   rows.push(["is", String(block.weights[j])]);
   for (const [byte, list] of [...feeds[j]].sort((a, b) => a[0] - b[0])) {
     const text = list.map((r) => (r.low === 0 && r.high === 7 ? "all bits" : r.low === r.high ? `bit ${r.low}` : `bits ${r.low}-${r.high}`) + ` (${r.step})`);
@@ -456,9 +504,17 @@ function tables() {
 head();
 treemap();
 $("area").addEventListener("change", treemap);
-addEventListener("resize", treemap);
 layers();
 tensor();
+for (const draw of redraws) draw();
+let width = innerWidth;
+addEventListener("resize", () => {
+  treemap();
+  if (innerWidth === width) return;
+  width = innerWidth;
+  for (const draw of redraws) draw();
+  if (block) explore(block);
+});
 blocks();
 tables();
 document.documentElement.dataset.ready = "yes";
