@@ -195,11 +195,15 @@ def _metadata(file: GgufFile, keys: list[str], full: bool) -> list[str]:
     rows = [(words.readable(key), file.metadata.kind(key), _value(file.metadata[key], full)) for key in keys]
     names = max((len(row[0]) for row in rows), default=0)
     kinds = max((len(row[1]) for row in rows), default=0)
-    room = max(24, width - names - kinds - 6) if width is not None else 10**9
-    if full:
-        room = 10**9
+    title = f"metadata ({words.plural(len(keys), 'key')})"
+    room = 10**9 if full or width is None else width - names - kinds - 6
+    if room < 24 and width is not None:  # a value needs a line of its own
+        out = [title]
+        for name, kind, text in rows:
+            out += [table.middle(f"  {name}", width), f"    {kind}  {words.shorten(text, width - len(kind) - 6)}"]
+        return out
     lines = [f"  {name:<{names}}  {kind:<{kinds}}  {words.shorten(text, room)}" for name, kind, text in rows]
-    return [f"metadata ({words.plural(len(keys), 'key')})", *lines]
+    return [title, *lines]
 
 
 def _value(value: object, full: bool) -> str:
