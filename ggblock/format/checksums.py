@@ -17,7 +17,9 @@ KEYS = frozenset({TENSORS, HEADER})
 #: What stands for a digest that is not known yet, and for `HEADER`'s own digits while it is computed.
 UNKNOWN = "0" * 64
 
-_RECORD = struct.pack("<Q", len(HEADER)) + HEADER.encode() + struct.pack("<IQ", 8, 64)
+_RECORDS = {
+    order: struct.pack(order + "Q", len(HEADER)) + HEADER.encode() + struct.pack(order + "IQ", 8, 64) for order in "<>"
+}
 
 
 def new() -> Any:
@@ -38,8 +40,9 @@ def digits_at(head: bytes) -> int | None:
     The key is found by its record (length, name, kind, length of the value), which no other key and no text can
     contain unless it was made to; the first one counts.
     """
-    at = head.find(_RECORD)
-    return at + len(_RECORD) if at >= 0 and at + len(_RECORD) + 64 <= len(head) else None
+    record = _RECORDS[">" if head[4:6] == b"\0\0" else "<"]  # half of the version; a small number has its digits there
+    at = head.find(record)
+    return at + len(record) if at >= 0 and at + len(record) + 64 <= len(head) else None
 
 
 def header_digest(head: bytes, gaps: Iterable[bytes]) -> str:

@@ -61,6 +61,9 @@ def place(header: Header, mapped: Mapped, align: int) -> list[Placed]:
         in_panels = panels.plain_id(record.type_id) is not None
         n_weights, n_rows, row_bytes = sizes(record, block, mapped.path, in_panels)
         n_bytes = stored_bytes(block, n_rows, row_bytes, in_panels)
+        if n_bytes > limits.MAX_TENSOR_SIZE:
+            raise errors.BadShape("the tensor's size in panels overflows", file=mapped.path, where=record.name,
+                                  offset_bytes=record.at, expected=f"at most {limits.MAX_TENSOR_SIZE}", actual=n_bytes)
         if record.offset % align:
             raise errors.BadAlignment(
                 "the tensor's offset does not respect the alignment", file=mapped.path, where=record.name,

@@ -127,18 +127,6 @@ def test_a_ggb_file_runs_as_it_lies(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(*logits) and float(np.std(logits[0])) > 0
 
 
-def test_the_specification_has_the_same_table() -> None:
-    text = (Path(__file__).parents[2] / "spec" / "panels.md").read_text("utf-8")
-    table = {}
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and "×" in cells[-1] and "width" not in cells[-1]:
-            runs = tuple(tuple(int(n) for n in run.split("×")) for run in cells[1].split(","))
-            table.update({name.strip(): runs for name in cells[0].split(",")})
-    assert table == {name: runs for name, runs in panels.UNITS.items() if name in blocks.REGISTRY}
-    assert f"0x{panels.FIRST_ID:08x}" in text
-
-
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     spec = TensorSpec("w", "q8_0", (16, 32), in_panels=True)
     with GgufWriter(tmp_path / "x.ggb", {"ggblock.ggb.version": Typed("u32", 2)}, [spec], checksums=True) as writer:

@@ -36,6 +36,8 @@ def assemble(parts: list[str], big: bool = False) -> bytes:
             out += bytes.fromhex(rest)
         elif word == "zeros":
             out += bytes(int(rest))
+        elif word == "digits":
+            out += b"0" * int(rest)
         elif word == "pad":
             out += bytes(-len(out) % int(rest))
         else:

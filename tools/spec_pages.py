@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Render the pages of `spec/` that are made from tables: the rules of `errors.md`, the units of `panels.md` and others.
+
+`python tools/spec_pages.py` writes them anew; with `--check` it only says (exit code 1) which are out of date. The
+pages of `spec/blocks` are made by `spec_blocks.py`.
+"""
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools import spec_blocks
+
+SPEC = spec_blocks.SPEC.parent
+
+
+def read_toml(stem: str) -> dict[str, Any]:
+    """A table of the specification."""
+    return spec_blocks.tomllib.loads((SPEC / f"{stem}.toml").read_text("utf-8"))
+
+
+def errors_table() -> str:
+    """The rules, a table a stage."""
+    found = read_toml("errors")
+    lines: list[str] = []
+    for stage in found["stages"]:
+        lines += [f"### {stage['name'].capitalize()}: {stage['says']}", "", "| error | a | rule | vectors |",
+                  "|---|---|---|---|"]  # fmt: skip
+        for rule in found["rule"]:
+            if rule["stage"] == stage["name"]:
+                lines.append(f"| `{rule['error']}` | {rule['parent']} | {rule['says']} | {len(rule['vectors'])} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def panels_table() -> str:
+    """Units of a block by type; neighbours with the same units share a line."""
+    lines, before = ["| type | units of a block: bytes × width |", "|---|---|"], None
+    for entry in read_toml("panels")["types"]:
+        name, runs = entry["name"], entry["units"]
+        if runs == before:
+            lines[-1] = lines[-1].replace(" |", f", {name} |", 1)
+        else:
+            lines.append(f"| {name} | {', '.join(f'{n} × {width}' for n, width in runs)} |")
+        before = runs
+    return "\n".join(lines)
+
+
+def kinds_table() -> str:
+    """The kinds of metadata values."""
+    kinds = read_toml("container")["kind"]
+    rows = [f"| {kind['id']} | {kind['name']} | {kind['n_bytes'] or 'varies'} |" for kind in kinds]
+    return "\n".join(["| number | kind | bytes |", "|---|---|---|", *rows])
+
+
+def limits_table() -> str:
+    """The limits with a comment as their meaning."""
+    lines = (SPEC / "container.toml").read_text("utf-8").split("[limits]")[1].split("\n\n")[0].splitlines()[1:]
+    rows = ["| limit | value | of |", "|---|---|---|"]
+    for line in lines:
+        setting, _, meaning = line.partition("#")
+        name, _, value = setting.partition("=")
+        rows.append(f"| `{name.strip()}` | {value.strip().replace('_', ' ')} | {meaning.strip()} |")
+    return "\n".join(rows)
+
+
+def keys_table() -> str:
+    """The keys that ggblock writes."""
+    rows = [f"| `{key['name']}` | {key['kind']} | {key['says']} |" for key in read_toml("container")["key"]]
+    return "\n".join(["| key | kind | says |", "|---|---|---|", *rows])
+
+
+#: page, name of the table in it, and what makes its text; in the page it lies between two comments with its name
+TABLES: list[tuple[str, str, Callable[[], str]]] = [
+    ("container.md", "kinds", kinds_table),
+    ("container.md", "limits", limits_table),
+    ("errors.md", "rules", errors_table),
+    ("panels.md", "units", panels_table),
+    ("versioning.md", "keys", keys_table),
+]
+
+
+def rendered(page: str) -> str:
+    """The text of a page with its tables made anew. Raises ValueError where a table's place is missing."""
+    text = (SPEC / page).read_text("utf-8")
+    for where, name, make in TABLES:
+        if where == page:
+            comments = rf"(<!-- {name}: made by tools/spec_pages\.py -->\n).*?(\n<!-- end of {name} -->)"
+            pattern = re.compile(comments, re.DOTALL)
+            if not pattern.search(text):
+                raise ValueError(f"{page} has no place for {name}")
+            table = make()
+            text = pattern.sub(lambda match, table=table: match[1] + "\n" + table + "\n" + match[2], text)
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
+    check = parser.parse_args().check
+    stale = []
+    for page in dict.fromkeys(page for page, _, _ in TABLES):
+        text = rendered(page)
+        if (SPEC / page).read_text("utf-8") != text:
+            stale.append(page)
+            if not check:
+                (SPEC / page).write_text(text, "utf-8")
+    print(("out of date: " if check else "written: ") + (" ".join(stale) or "none"))
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
