@@ -70,6 +70,24 @@ def limits_table() -> str:
     return "\n".join(rows)
 
 
+def recipes_table() -> str:
+    """Each recipe's type, number and rules in words."""
+    data = spec_blocks.tomllib.loads((SPEC.parent / read_toml("recipes")["data"]).read_text("utf-8"))
+    rows = ["| recipe | type | `file_type` | rules |", "|---|---|---|---|"]
+    for name, entry in data["recipe"].items():
+        rules = []
+        for rule in entry.get("rules", []):
+            when = [f"layers `{rule['layers']}`"] if "layers" in rule else []
+            when += [f"{rule['kv_group']} or more heads a key-value head"] if "kv_group" in rule else []
+            if "experts" in rule:
+                when.append("8 experts" if rule["experts"] == 8 else "not 8 experts")
+            if "importance" in rule:
+                when.append(f"with{'' if rule['importance'] else 'out'} importance")
+            rules.append(f"{', '.join(rule['tensors'])}{' (' + '; '.join(when) + ')' if when else ''}: {rule['type']}")
+        rows.append(f"| {name} | {entry['type']} | {entry['file_type']} | {'. '.join(rules)} |")
+    return "\n".join(rows)
+
+
 def keys_table() -> str:
     """The keys that ggblock writes."""
     rows = [f"| `{key['name']}` | {key['kind']} | {key['says']} |" for key in read_toml("container")["key"]]
@@ -82,6 +100,7 @@ TABLES: list[tuple[str, str, Callable[[], str]]] = [
     ("container.md", "limits", limits_table),
     ("errors.md", "rules", errors_table),
     ("panels.md", "units", panels_table),
+    ("recipes.md", "recipes", recipes_table),
     ("versioning.md", "keys", keys_table),
 ]
 
