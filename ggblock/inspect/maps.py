@@ -240,9 +240,11 @@ def _errors(out: TensorMaps, i0: int, i1: int, weights: F32, wanted: F32) -> Non
 def _histogram(out: TensorMaps, tensor: Tensor) -> None:
     if out.n_non_finite == out.n_weights or not np.isfinite([out.low, out.high]).all():
         return
-    low, high = out.low, out.high
+    # float64, or the edges would be float32 as the weights are, and those of a narrow range all the same
+    low, high = np.float64(out.low), np.float64(out.high)
     if low == high:
-        low, high = low - 1, high + 1
+        spread = max(1.0, abs(low) / 2)
+        low, high = low - spread, high + spread
     edges = np.linspace(low, high, BINS + 1)
     counts = np.zeros(BINS, np.int64)
     for i0, i1 in row_chunks(tensor):

@@ -39,6 +39,16 @@ def test_sums_and_histograms_are_those_of_the_weights(name: str, path: Path) -> 
     assert top.value == pytest.approx(peaks.max() / m.rms)
 
 
+@pytest.mark.parametrize("values", [[3e9] * 8, [1e30] * 8, [-3e38] * 8, [2e9, 2e9 + 256] * 4, [0.0, 1e-45] * 4])
+def test_a_histogram_of_a_narrow_range(values: list[float], tmp_path: Path) -> None:
+    with GgufWriter(tmp_path / "m.gguf", {}, [TensorSpec("w", "f32", (8,))]) as writer:
+        writer.write("w", np.array(values, np.float32))
+    with ggblock.open(tmp_path / "m.gguf") as file:
+        counts = report.tensor_report(file.tensors["w"]).maps.histogram
+    assert counts is not None and counts.sum() == 8
+    assert np.count_nonzero(counts) == len(set(values))
+
+
 def test_codes_and_scales_of_q4_k(path: Path) -> None:
     with ggblock.open(path) as file:
         tensor = file.tensors["blk.0.attn_q.weight"]
