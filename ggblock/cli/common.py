@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ggblock.cli.paths import ModelNames
+
 if TYPE_CHECKING:
     from ggblock.catalog import Progress
 
@@ -26,7 +28,7 @@ def json_option(function: F) -> F:
 
 def model_argument(function: F) -> F:
     """Add MODEL as the string parameter ``model``; give it to ``resolve_model``."""
-    return click.argument("model")(function)
+    return click.argument("model", shell_complete=ModelNames())(function)
 
 
 def numpy_without_threads() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ggblock.cli.common import emit_json, json_option, numpy_without_threads, resolve_model
+from ggblock.cli.paths import ModelNames
 
 if TYPE_CHECKING:
     from ggblock.format import Tensor, Typed
@@ -16,8 +17,8 @@ _SIGNS = {"added": "+", "removed": "-"}
 
 
 @click.command(epilog="Example:  ggblock diff model-f16.gguf model-q4_k.gguf")
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", shell_complete=ModelNames())
+@click.argument("second", shell_complete=ModelNames())
 @json_option
 def command(first: str, second: str, as_json: bool) -> None:
     """Show what differs between FIRST and SECOND (paths or catalog names): metadata, tensors, errors after decoding.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ggblock.cli.common import emit_json, json_option, model_argument, numpy_without_threads, resolve_model
-from ggblock.cli.paths import TensorNames
+from ggblock.cli.paths import KeyNames, TensorNames
 
 if TYPE_CHECKING:
     from ggblock.format import GgufFile, Tensor
@@ -29,7 +29,7 @@ _SORTS = ("file", "name", "type", "bytes", "bits", "offset", "weights")
               help="Compare the tensor with that of another file, or of the checkpoint that it was made from.")
 @click.option("--reference-tensor", metavar="NAME", help="Its name there, taken as it is stored.")
 @click.option("--full", is_flag=True, help="Show long arrays and texts whole.")
-@click.option("--key", metavar="KEY", help="Show one metadata value, whole.")
+@click.option("--key", metavar="KEY", shell_complete=KeyNames(), help="Show one metadata value, whole.")
 @click.option("--grep", metavar="TEXT", help="Only keys and tensors whose name contains TEXT.")
 @click.option("--sort", type=click.Choice(_SORTS), default="file", show_default=True, help="Order of the tensors.")
 @click.option("--html", type=click.Path(dir_okay=False), metavar="OUT", help="Write a page to explore in a browser.")

@@ -1,10 +1,23 @@
-"""Shell completion of what lies inside a file: the names of its tensors and keys."""
+"""Shell completion of models, and of what lies inside a file: the names of its tensors and keys."""
 from __future__ import annotations
 
 import os
 
 import click
 from click.shell_completion import CompletionItem
+
+
+class ModelNames:
+    """Catalog names, and with ``files`` also files, which shells offer where no name begins like that."""
+
+    def __init__(self, files: bool = True) -> None:
+        self._files = files
+
+    def __call__(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from ggblock.catalog import CATALOG
+
+        names = [CompletionItem(name) for name in CATALOG if name.startswith(incomplete)]
+        return [CompletionItem(incomplete, type="file"), *names] if self._files else names
 
 
 class _Names:

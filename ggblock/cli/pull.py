@@ -4,12 +4,13 @@ from __future__ import annotations
 import click
 
 from ggblock.cli.common import emit_json, json_option, note, progress_bar
+from ggblock.cli.paths import ModelNames
 
 
 @click.command(
     epilog="Example:  ggblock pull smollm2-135m-instruct",
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=ModelNames(files=False))
 @click.option("--list", "list_names", is_flag=True, help="List the catalog instead.")
 @json_option
 def command(name: str | None, list_names: bool, as_json: bool) -> None:

@@ -7,12 +7,13 @@ import click
 
 from ggblock.cli.common import emit_json, json_option, note, resolve_model
 from ggblock.cli.options import activations_option, kv_option, reference_option
+from ggblock.cli.paths import ModelNames
 
 
 @click.command(
     epilog="Example:  ggblock warmup smollm2-135m-instruct",
 )
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=ModelNames())
 @kv_option
 @activations_option
 @reference_option

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ggblock import catalog
+from tests.inspect import schemas
 
 from .conftest import PART_BYTES, LocalIndex, part_bytes
 
@@ -52,6 +53,7 @@ def test_only_the_path_is_on_stdout(environment: dict[str, str]) -> None:
     again = pull("tiny", "--json")
     output, errors = again.communicate(timeout=60)
     document = json.loads(output)
+    schemas.check(document, "pull")
     assert document["path"] == str(catalog.models_folder() / "tiny.gguf") and document["n_bytes"] == PART_BYTES
     assert errors == ""
 

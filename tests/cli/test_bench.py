@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.cli.tiny_models import is_one_line, run
+from tests.inspect import schemas
 
 
 def test_json_has_the_documented_shape(models: Path) -> None:
     done = run("bench", models / "text.gguf", "-p", "8,16", "-n", 4, "-d", 0, "-d", 32, "-r", 2, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert list(document) == ["results"]
+    schemas.check(document, "bench")
     names = [entry["test"] for entry in document["results"]]
     assert names == ["pp8", "pp16", "tg4", "pp8@d32", "pp16@d32", "tg4@d32"]
     for entry in document["results"]:
@@ -24,7 +25,9 @@ def test_json_has_the_documented_shape(models: Path) -> None:
 
 def test_each_number_of_threads_is_told(models: Path) -> None:
     done = run("bench", models / "text.gguf", "-p", 8, "-n", 0, "-t", "1,2", "-r", 1, "--json")
-    assert [(e["test"], e["threads"], e["stddev"]) for e in json.loads(done.stdout)["results"]] == [
+    document = json.loads(done.stdout)
+    schemas.check(document, "bench")
+    assert [(e["test"], e["threads"], e["stddev"]) for e in document["results"]] == [
         ("pp8", 1, 0.0),
         ("pp8", 2, 0.0),
     ]

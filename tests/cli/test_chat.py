@@ -13,6 +13,7 @@ from pathlib import Path
 import ggblock
 from tests.cli import tiny_models
 from tests.cli.tiny_models import NO_END, NO_END_BIAS, is_one_line, run
+from tests.inspect import schemas
 
 
 def test_a_conversation_over_a_pipe(models: Path) -> None:
@@ -29,6 +30,7 @@ def test_json_tells_the_conversation(models: Path) -> None:
     lines = "hello\n/system be brief\nwho\nwhere\n/quit\nnever read\n"
     done = run("chat", models / "text.gguf", "-n", 3, "--json", *NO_END, stdin=lines)
     document = json.loads(done.stdout)
+    schemas.check(document, "chat")
     roles = [(m["role"], m["content"]) for m in document["messages"] if m["role"] != "assistant"]
     assert roles == [("system", "be brief"), ("user", "who"), ("user", "where")]
     assert [a["finish_reason"] for a in document["answers"]] == ["length"] * 3

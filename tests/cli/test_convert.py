@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from ggblock.cli.main import main
 from tests.convert import checkpoints as ck
+from tests.inspect import schemas
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def test_a_table_and_a_line_with_the_result(folder: Path, tmp_path: Path) -> Non
 def test_json_is_one_document(folder: Path, tmp_path: Path) -> None:
     done = run(folder, tmp_path / "m.gguf", "-t", "q8_0", "--json")
     document = json.loads(done.stdout)
+    schemas.check(document, "convert")
     assert document["n_bytes"] == (tmp_path / "m.gguf").stat().st_size
     assert document["written"] is True and document["recipe"] == "q8_0"
     assert {row["type"] for row in document["types"]} == {"Q8_0", "F32"}
@@ -44,6 +46,7 @@ def test_json_is_one_document(folder: Path, tmp_path: Path) -> None:
 
 def test_dry_run_writes_nothing_and_knows_the_size(folder: Path, tmp_path: Path) -> None:
     planned = json.loads(run(folder, tmp_path / "m.gguf", "-t", "q4_0", "--dry-run", "--json").stdout)
+    schemas.check(planned, "convert")
     assert not (tmp_path / "m.gguf").exists() and planned["written"] is False
     assert run(folder, tmp_path / "m.gguf", "-t", "q4_0").exit_code == 0
     assert (tmp_path / "m.gguf").stat().st_size == planned["n_bytes"]

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
+from ggblock.cli.commands import COMMANDS
 from ggblock.cli.main import main
 from tests.inspect import crafted, schemas
 
@@ -132,15 +135,34 @@ def test_completions(path: Path, installed: dict[str, str]) -> None:
     assert found == ["blk.1.attn_q.weight", "blk.1.ffn_up.weight"]
     assert completions(f"ggblock edit {path} --remove llama.c", 4, installed) == ["llama.context_length"]
     assert completions("ggblock dump /nonexistent --tensor b", 4, installed) == []
+    assert completions(f"ggblock dump {path} --key general.n", 4, installed) == ["general.name"]
+    assert completions("ggblock pull smol", 2, installed) == ["smollm2-135m-instruct"]
+    assert completions("ggblock run m --reset --k", 4, installed) == ["--kv"]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_option_of_every_command_is_completed(name: str) -> None:
+    """Without a process: what click offers for a half-typed option is every long option that ``--help`` lists."""
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    found = {item.value for item in ShellComplete(main, {}, "ggblock", "X").get_completions([name], "--")}
+    assert found == {each for p in command.params for each in p.opts if each.startswith("--")} | {"--help"}
+    models = {p.name for p in command.params if isinstance(p, click.Argument)} & {"model", "first", "second"}
+    if models:
+        items = ShellComplete(main, {}, "ggblock", "X").get_completions([name], "gem")
+        assert [(item.type, item.value) for item in items] == [("file", "gem"), ("plain", "gemma-3-270m")]
 
 
 def test_the_script_works_in_a_real_bash(path: Path, installed: dict[str, str]) -> None:
     """The script as bash runs it: sourced, then asked for completions of a half-typed line."""
     program = f"""
 eval "$(ggblock completion bash)"
-COMP_WORDS=(ggblock dump {path} --tensor blk.1.f); COMP_CWORD=4
-_ggblock_completion ggblock
-echo "${{COMPREPLY[@]}}"
+compopt() {{ :; }}  # bash has it only while it completes
+for line in "ggblock dump {path} --tensor blk.1.f" "ggblock run smol" "ggblock warm"; do
+    COMP_WORDS=($line); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+    _ggblock_completion ggblock
+    echo "${{COMPREPLY[@]}}"
+done
 """
     run = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=installed)
-    assert run.stdout.strip() == "blk.1.ffn_up.weight", run.stderr
+    assert run.stdout.split() == ["blk.1.ffn_up.weight", "smollm2-135m-instruct", "warmup"], run.stderr

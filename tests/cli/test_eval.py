@@ -10,6 +10,7 @@ import pytest
 import ggblock
 from ggblock.evaluate.divergence import log_softmax
 from tests.cli.tiny_models import is_one_line, run
+from tests.inspect import schemas
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def test_perplexity_is_that_of_the_logits(models: Path, text: Path) -> None:
     done = run("eval", models / "text.gguf", text, "--chunk", 64, "--exact", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    schemas.check(found, "eval")
     losses = []
     with ggblock.load(models / "text.gguf", reference=True, context=64) as model:
         ids = model.tokenize(text.read_text(), add_special=False)
@@ -40,6 +42,7 @@ def test_divergence_from_its_own_float32_run(models: Path, text: Path) -> None:
     done = run("eval", model, text, "--chunk", 64, "--chunks", 2, "--reference", model, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    schemas.check(found, "divergence")
     assert found["n_tokens"] == 64
     assert 0 < found["mean_kl"] < 0.01
     assert found["same_top1"] > 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from ggblock.cli import common
 from ggblock.cli.commands import COMMANDS
 from ggblock.cli.main import main
 from ggblock.errors import GgblockError, Truncated
+from tests.inspect import schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +51,24 @@ def test_every_command_has_help_with_an_example_and_json(name: str) -> None:
     assert result.exit_code == 0
     assert "Example" in result.output and f"ggblock {name}" in result.output.partition("Example")[2]
     assert "--json" in result.output
+
+
+def test_the_json_of_every_command_is_documented_and_tested() -> None:
+    """A schema for each command, listed in the table, and a test that checks real output against it."""
+    names = {path.name.removesuffix(".schema.json") for path in schemas.FOLDER.glob("*.schema.json")}
+    table = (schemas.FOLDER / "README.md").read_text("utf-8")
+    listed = dict(re.findall(r"^\| `ggblock (\w+)[^`]*` \| \[(\w+)\]", table, re.MULTILINE))
+    assert set(listed) == set(COMMANDS)
+    assert set(re.findall(r"\]\((\w+)\.schema\.json\)", table)) == names
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    checked = set(re.findall(r"schemas\.check\(.*?\"(\w+)\"\)", tests))
+    assert checked >= names, names - checked
+
+
+def test_the_catalog_as_json() -> None:
+    document = json.loads(ggblock("pull", "--list", "--json").stdout)
+    schemas.check(document, "catalog")
+    assert {each["name"] for each in document} >= {"smollm2-135m-instruct"}
 
 
 def test_help_names_every_command_and_is_fast() -> None:

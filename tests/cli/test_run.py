@@ -11,6 +11,7 @@ import pytest
 
 import ggblock
 from tests.cli.tiny_models import NO_END, NO_END_BIAS, is_one_line, run, start
+from tests.inspect import schemas
 
 
 def test_the_answer_goes_to_stdout(models: Path) -> None:
@@ -34,6 +35,7 @@ def test_json_is_one_document_with_text_ids_and_timings(models: Path) -> None:
     done = run("run", models / "text.gguf", "-p", "hello", "-n", 5, "--seed", 3, "--json", *NO_END)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    schemas.check(document, "run")
     assert len(document["ids"]) == 5 and document["finish_reason"] == "length" and document["seed"] == 3
     tokenizer = ggblock.load_tokenizer(models / "text.gguf")
     assert document["text"] == tokenizer.detokenize(document["ids"])

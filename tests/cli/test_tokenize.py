@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli import tiny_models
 from tests.cli.tiny_models import is_one_line, run
+from tests.inspect import schemas
 from tests.oracle import tiny
 
 
@@ -36,6 +37,7 @@ def test_ids_and_pieces(models: Path, vocabulary_only: Path, name: str) -> None:
     done = run("tokenize", models / name, "the <|im_end|> é", "--parse-special", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    schemas.check(document, "tokenize")
     tokens = tiny.vocabulary("gpt2")["tokens"]
     assert document["pieces"] == ["t", "he", " ", "<|im_end|>", " ", "\\xc3", "\\xa9"]
     assert [tokens[i] for i in document["ids"]] == ["t", "he", "Ġ", "<|im_end|>", "Ġ", "Ã", "©"]

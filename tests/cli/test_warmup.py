@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.tiny_models import NO_END, is_one_line, run
+from tests.inspect import schemas
 
 
 @pytest.fixture
@@ -21,7 +22,9 @@ def test_a_run_after_it_compiles_nothing(models: Path, cache: Path) -> None:
     first = run("warmup", models / "text.gguf", "--json")
     assert first.returncode == 0, first.stderr
     assert "compiling" in first.stderr and "compiled in" in first.stderr
-    (found,) = json.loads(first.stdout)["models"]
+    document = json.loads(first.stdout)
+    schemas.check(document, "warmup")
+    (found,) = document["models"]
     assert found["path"] == str(models / "text.gguf") and found["elapsed_s"] > 0
     kept = set((cache / "kernels").iterdir())
     assert found["n_compiled"] == found["n_kernels"] == len(kept) > 5
