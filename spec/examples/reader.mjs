@@ -7,6 +7,7 @@
 
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 
 export class Refused extends Error {
   constructor(error, where = null) {
@@ -20,18 +21,18 @@ export class Refused extends Error {
 
 const f = Math.fround; // every operation with a float is rounded to float32
 
-function half(bits) {
+export function half(bits) {
   const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, mantissa = bits & 1023;
   if (exponent === 31) return mantissa ? NaN : sign * Infinity;
   return exponent ? sign * (1 + mantissa / 1024) * 2 ** (exponent - 15) : sign * mantissa * 2 ** -24;
 }
 
 // A field's accessor: (view, start of the block) => i => number i. blocks/README.md, "Fields".
-const f16 = (offset) => (v, at) => (i) => half(v.getUint16(at + offset + 2 * i, true));
-const i8 = (offset) => (v, at) => (i) => v.getInt8(at + offset + i);
-const u32 = (offset) => (v, at) => (i) => v.getUint32(at + offset + 4 * i, true);
-const bytes = (offset) => (v, at) => (i) => v.getUint8(at + offset + i);
-const uint = (offset, bits, plane) => (v, at) => (i) => {
+export const f16 = (offset) => (v, at) => (i) => half(v.getUint16(at + offset + 2 * i, true));
+export const i8 = (offset) => (v, at) => (i) => v.getInt8(at + offset + i);
+export const u32 = (offset) => (v, at) => (i) => v.getUint32(at + offset + 4 * i, true);
+export const bytes = (offset) => (v, at) => (i) => v.getUint8(at + offset + i);
+export const uint = (offset, bits, plane) => (v, at) => (i) => {
   const p = 8 / bits, group = Math.floor(i / plane);
   const byte = v.getUint8(at + offset + Math.floor(group / p) * plane + (i % plane));
   return (byte >> ((group % p) * bits)) & ((1 << bits) - 1);
@@ -40,10 +41,10 @@ const uint = (offset, bits, plane) => (v, at) => (i) => {
 const POWER_OF_3 = [1, 3, 9, 27, 81];
 const IQ4_LEVELS = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-const popcount = (x) => { let n = 0; for (; x; x &= x - 1) n++; return n; };
+export const popcount = (x) => { let n = 0; for (; x; x &= x - 1) n++; return n; };
 
-let iq2xxs = null; // blocks/codebooks.toml, as blocks/README.md, "Codebooks", explains it
-function codebook(name) {
+// blocks/codebooks.toml, as blocks/README.md, "Codebooks", explains it
+export function codebook(name) {
   const text = readFileSync(new URL("../blocks/codebooks.toml", import.meta.url), "utf8");
   const section = text.split(`[codebooks.${name}]`)[1].split("[codebooks.")[0];
   const values = section.match(/values = \[([^\]]*)\]/)[1].split(",").map(Number);
@@ -58,8 +59,10 @@ function codebook(name) {
   return out;
 }
 
+let iq2xxs = null;
+
 // id: [name, weights, bytes, fields, decode(fields, j)]
-const TYPES = new Map([
+export const TYPES = new Map([
   [0, ["f32", 1, 4, { x: (v, at) => () => v.getFloat32(at, true) }, ({ x }) => x()]],
   [1, ["f16", 1, 2, { x: f16(0) }, ({ x }) => x(0)]],
   [2, ["q4_0", 32, 18, { d: f16(0), qs: uint(2, 4, 16) }, ({ d, qs }, j) => d(0) * (qs(j) - 8)]],
@@ -97,7 +100,7 @@ const TYPES = new Map([
 
 // Tails of m weights, panels.md, "Ragged rows": [step, m => [bytes, width of the units] a field, m => fields, decode if
 // it differs]. The fields lie one after another; a shorter uint field is one plane.
-const TAILS = {
+export const TAILS = {
   q2_k: [16, (m) => [[m / 16, 1], [m / 4, 4], [2, 2], [2, 2]],
     (m) => ({
       scales: uint(0, 4, m / 16), qs: uint(m / 16, 2, m / 4), d: f16(m / 16 + m / 4), dmin: f16(m / 16 + m / 4 + 2),
@@ -123,7 +126,7 @@ const TAILS = {
 };
 
 // Units of a block in panels: [bytes, width] in the order of its bytes. panels.md.
-const UNITS = {
+export const UNITS = {
   f32: [[32, 4]], f16: [[16, 2]], q4_0: [[2, 2], [16, 4]], q8_0: [[2, 2], [32, 4]], q2_k: [[16, 1], [64, 4], [4, 2]],
   q4_k: [[4, 2], [12, 1], [128, 4]], q6_k: [[192, 4], [16, 1], [2, 2]], iq4_xs: [[4, 2], [4, 1], [128, 4]],
   tq1_0: [[52, 4], [2, 2]],
@@ -392,7 +395,7 @@ function floatHash(values) { // blocks/README.md: little-endian float32, every N
   return sha256(out);
 }
 
-function report(path) {
+export function report(path) {
   let found;
   try {
     found = read(path);
@@ -408,4 +411,5 @@ function report(path) {
   return { file: path, tensors, checksums };
 }
 
-for (const path of process.argv.slice(2)) console.log(JSON.stringify(report(path)));
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  for (const path of process.argv.slice(2)) console.log(JSON.stringify(report(path)));
