@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.format import craft
 from tools import spec_blocks
 
 SPEC = spec_blocks.SPEC.parent
@@ -88,6 +89,18 @@ def recipes_table() -> str:
     return "\n".join(rows)
 
 
+def example_table() -> str:
+    """A small file of container.toml, byte by byte."""
+    (vector,) = (v for v in read_toml("container")["valid"] if v["name"] == "tensors, alignment 64, a gap")
+    rows, raw = ["| byte | bytes | is |", "|---|---|---|"], b""
+    for part in vector["parts"]:
+        start, raw = len(raw), craft.assemble([f"hex {raw.hex()}", part])
+        new = raw[start:]
+        shown = new.hex(" ") if any(new) or len(new) < 10 else f"{len(new)} zeros"
+        rows.append(f"| {start} | `{shown}` | `{part}` |")
+    return "\n".join(rows)
+
+
 def keys_table() -> str:
     """The keys that ggblock writes."""
     rows = [f"| `{key['name']}` | {key['kind']} | {key['says']} |" for key in read_toml("container")["key"]]
@@ -98,6 +111,7 @@ def keys_table() -> str:
 TABLES: list[tuple[str, str, Callable[[], str]]] = [
     ("container.md", "kinds", kinds_table),
     ("container.md", "limits", limits_table),
+    ("container.md", "example", example_table),
     ("errors.md", "rules", errors_table),
     ("panels.md", "units", panels_table),
     ("recipes.md", "recipes", recipes_table),

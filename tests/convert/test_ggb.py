@@ -157,6 +157,22 @@ def test_a_ggb_file_runs_as_it_lies(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(*logits) and float(np.std(logits[0])) > 0
 
 
+def test_a_split_ggb_file_runs_as_it_lies(tmp_path: Path) -> None:
+    from ggblock.models import build
+
+    ck.make(tmp_path / "m", ck.llama_config(tie_word_embeddings=False))
+    whole = convert(tmp_path / "m", tmp_path / "m.ggb", "q8_0")
+    parts = convert(tmp_path / "m", tmp_path / "parts.ggb", "q8_0", split_bytes=30_000)
+    assert len(parts) > 2
+    logits = []
+    for path in (whole[0], parts[1]):
+        with ggblock.open(path) as file:
+            model = build(file, threads=1)
+            logits.append(model.forward([5, 9, 200, 3, 9], 0, all_logits=True))
+            model.close()
+    assert np.array_equal(*logits)
+
+
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     spec = TensorSpec("w", "q8_0", (16, 32), in_panels=True)
     with GgufWriter(tmp_path / "x.ggb", {"ggblock.ggb.version": Typed("u32", 2)}, [spec], checksums=True) as writer:

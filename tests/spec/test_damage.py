@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import ggblock
 from ggblock import errors
 from tests.spec.vectors import FILES, VALID
-from tools import spec_reader
+from tools import gen_golden_files, spec_reader
 
 EVIL = [0, 1, 2, 3, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 128, 255, 640, 0x47470000, 0x4747000C, 0x47480000, 1 << 31,
         (1 << 32) - 1, 1 << 32, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 64, (1 << 64) - 1]  # fmt: skip
@@ -77,3 +77,50 @@ def test_every_number_of_a_header_replaced(name: str, value: int, tmp_path: Path
     for at in range(0, len(raw) - 64, 3):
         path.write_bytes(raw[:at] + struct.pack("<Q", value) + raw[at + 8 :])
         agree(path)
+
+
+IDS = [spec["id"] for spec in spec_reader.TYPES.values()]
+SIZES = sorted({spec["block_size"] for spec in spec_reader.TYPES.values()})
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> bytes:
+    """A file whose tensor table is made up: types, shapes and places that are nearly right, or not at all."""
+    n_cols = st.sampled_from(SIZES).flatmap(lambda size: st.integers(1, 3).map(lambda n: n * size))
+    n_cols |= st.integers(1, 20).map(lambda n: n * 16) | st.sampled_from([0, 1, 7, 1 << 33, (1 << 64) - 256])
+    n_rows = st.integers(1, 40) | st.sampled_from([0, 1 << 20, 1 << 32, 1 << 58, (1 << 63) - 1])
+    numbers = st.sampled_from(IDS) | st.sampled_from([4, 38, 43, 99, 1 << 31])
+    is_ggb = draw(st.booleans())
+    out = gen_golden_files.Writer(False)
+    keys = [*gen_golden_files.marks(), ("ggblock.tensors.sha256", "str[]", []), ("ggblock.header.sha256", "str", "")]
+    keys = keys if is_ggb else []
+    n_tensors = draw(st.integers(1, 3))
+    out.out += b"GGUF"
+    for kind, value in (("u32", 3), ("u64", n_tensors), ("u64", len(keys))):
+        out.number(kind, value)
+    for key, kind, value in keys:
+        out.text(key)
+        out.number("u32", gen_golden_files.KIND_IDS["array" if kind == "str[]" else kind])
+        out.value(kind, value)
+    end, align = 0, 64 if is_ggb else 32
+    for i in range(n_tensors):
+        number = draw(numbers) + (0x47470000 if is_ggb and draw(st.integers(0, 3)) else 0)
+        ne = [draw(n_cols), *draw(st.lists(n_rows, max_size=3))][draw(st.integers(0, 9)) == 0 :]
+        offset = draw(st.sampled_from([end] * 6 + [end + align, max(0, end - align), end + 8, (1 << 64) - align]))
+        out.text(f"t{i}")
+        out.number("u32", len(ne))
+        for n in ne:
+            out.number("u64", n)
+        out.number("u32", number & 0xFFFFFFFF)
+        out.number("u64", offset)
+        end += draw(st.integers(0, 200)) * align
+    out.pad(align)
+    size = draw(st.sampled_from([end, end + 64, end + 100_000]))
+    return bytes(out.out) + bytes(range(256)) * (size // 256) + bytes(size % 256)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(raw=tables())
+def test_made_up_tensor_tables(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "m.gguf").write_bytes(raw)
+    agree(tmp_path / "m.gguf")
