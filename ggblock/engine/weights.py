@@ -24,7 +24,11 @@ from .team import Team
 
 @dataclass
 class Weight:
-    """A matrix of ``n_rows`` by ``n_cols`` that will be packed; ``data`` is empty until then."""
+    """A matrix of ``n_rows`` by ``n_cols`` that will be packed; ``data`` is empty until then.
+
+    ``family``: of its kernels; ``q4_k+128`` says that rows end in a tail of 128 weights, as only files in panels have
+    them. ``n_blocks``: whole blocks a row.
+    """
 
     tensor: Tensor
     family: str
@@ -38,10 +42,13 @@ class Weight:
 
     @property
     def n_blocks(self) -> int:
-        return -(-self.n_cols // int(families.family(self.family).block))
+        size = int(families.family(self.family).block)
+        return -(-self.n_cols // size) if self.is_float else self.n_cols // size
 
     @property
     def panel_bytes(self) -> int:
+        if self.tensor.in_panels and self.tensor.row.tail:
+            return panels.panel_bytes(self.tensor.type.name, self.tensor.row_bytes)
         return panels.ROWS * self.n_blocks * panels.block_bytes(self.family)
 
     @property
@@ -71,7 +78,9 @@ def _family_of(block: BlockType) -> str:
 
 def describe(tensor: Tensor) -> Weight:
     """How ``tensor`` will be held. A tensor of more than two dimensions is seen as rows."""
-    return Weight(tensor, _family_of(tensor.type), tensor.n_rows, tensor.n_cols)
+    tail = tensor.row.tail
+    family = _family_of(tensor.type) if tail is None else f"{tensor.type.name}+{tail.block_size}"
+    return Weight(tensor, family, tensor.n_rows, tensor.n_cols)
 
 
 def _expanded(rows: npt.NDArray[np.uint8], block: BlockType, family: str) -> npt.NDArray[np.uint8]:
@@ -111,7 +120,7 @@ def pack(weights: list[Weight], team: Team) -> None:
     """
     repack = kernels(["repack"])["repack"]
     for w in weights:
-        if w.tensor.in_panels and w.family == w.tensor.type.name and not w.data.size:
+        if w.tensor.in_panels and families.split(w.family)[0] == w.tensor.type.name and not w.data.size:
             w.data = w.tensor.panels.reshape(-1)  # a GGB file is run as it lies, shared with other processes
     waiting = [w for w in weights if not w.data.size]
     arena = Arena(sum(aligned(w.n_panels * w.panel_bytes) for w in waiting))

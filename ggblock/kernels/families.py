@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ..blocks import by_name, tails
+
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
             "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
 
@@ -40,6 +42,32 @@ class Family:
         return -(-self.n_bytes * 16 // 64)
 
 
+class RaggedFamily(Family):
+    """A family that also describes tails (``blocks.tails``): it finds everything through the fields of its layout, and
+    those of a tail of ``m`` weights lie elsewhere. ``RaggedFamily()`` is the whole block."""
+
+    name = ""           # of the block type
+
+    def __init__(self, m: int = 0) -> None:
+        kind = tails.tail(by_name(self.name), m) if m else by_name(self.name)
+        self.is_tail = kind.is_tail
+        self.block, self.n_bytes = kind.block_size, kind.block_bytes
+        self.fields = {field.name: field for field in kind.layout}
+
+    def at(self, field: str, byte: int = 0) -> int:
+        """Where byte ``byte`` of a field begins in the panel block."""
+        return 16 * (self.fields[field].offset + byte)
+
+    def planes(self, e: Any, p: Any, field: str, j: int, up: int = 0) -> Any:
+        """Numbers ``j .. j + 3`` of a field whose planes are multiples of four bytes, as bits ``up`` and on: <64 x i8>.
+        """
+        byte, shift = self.fields[field].place(j)
+        raw, mask = e.load(p, 16 * byte, "i8x64"), (1 << self.fields[field].bits) - 1
+        if shift >= up:
+            return e.bytes_lshr(raw, shift - up, mask << up)
+        return e.bytes_shl(e.and_(raw, mask << shift), up - shift)
+
+
 class FloatFamily:
     """Weights that are floats: no codes, no scales."""
 
@@ -51,8 +79,21 @@ class FloatFamily:
         raise AttributeError
 
 
+def split(name: str) -> tuple[str, int]:
+    """``"q4_k+128"``, rows of Q4_K that end in a tail of 128 weights, as ``("q4_k", 128)``; without a tail 0."""
+    base, _, m = name.partition("+")
+    return base, int(m or 0)
+
+
 def family(name: str) -> Any:
-    """The description of block family ``name``. Raises ``KeyError`` where it has no kernel."""
-    if name not in FAMILIES:
+    """The description of block family ``name``, of its whole blocks. Raises ``KeyError`` where it has no kernel."""
+    base, _ = split(name)
+    if base not in FAMILIES:
         raise KeyError(name)
-    return importlib.import_module(f"{__package__}.{name}").FAMILY
+    return importlib.import_module(f"{__package__}.{base}").FAMILY
+
+
+def tail(name: str) -> Any:
+    """The description of the tails of ragged rows, or None where ``name`` says that they have none."""
+    _, m = split(name)
+    return type(family(name))(m) if m else None

@@ -124,15 +124,15 @@ def _block_float(e: Emit, fam: Any, p: Any, x: Any, tokens: int, sums: list[Any]
 
 @intrinsic(prefer_literal=True)
 def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, family, tokens, mode):
-    """16 rows by ``tokens`` tokens over all columns; writes (or adds to) ``y`` float32, a token every ``y_stride``
-    bytes.
+    """16 rows by ``tokens`` tokens over all columns: ``n_blocks`` whole blocks, and the tail that ``family`` may name.
+    Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
 
     ``mode``: "1" or "2" terms of int8 activations, "f" float activations (then at ``q``). ``bias``: address of 16
     floats
     added to every token (zeros where there is no bias).
     """
     name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
-    fam = families.family(name)
+    fam, last = families.family(name), families.tail(name)
     sig = types.void(*[types.int64] * 9, family, tokens, mode)
 
     def codegen(c, builder, s, a):
@@ -141,15 +141,18 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
         is_float = isinstance(fam, families.FloatFamily)
         floats = how == "f" or is_float
 
+        def block(fam: Any, carried: Any) -> Any:
+            p, x0, x1, m, *sums = carried
+            if floats:
+                return _block_float(e, fam, p, x0, n_tokens, sums)
+            return _block(e, fam, p, x0, x1, m, n_tokens, int(how), sums)
+
         def body(i: Any, carried: Any) -> Any:
             p, x0, x1, m = carried[:4]
             if n_tokens == 1:
                 for line in range(fam.lines() if not is_float else fam.n_bytes * 16 // 64):
                     e.prefetch(p, PREFETCH_BYTES + 64 * line, 2)
-            if floats:
-                sums = _block_float(e, fam, p, x0, n_tokens, carried[4:])
-            else:
-                sums = _block(e, fam, p, x0, x1, m, n_tokens, int(how), carried[4:])
+            sums = block(fam, carried)
             width = 4 if floats else 1
             return [
                 e.at(p, fam.n_bytes * 16),
@@ -160,7 +163,8 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
             ]
 
         zero = e.zero("f32x16")
-        sums = e.loop(e.i64(0), blocks, 1, [weights, first, second, metas, *[zero] * n_tokens], body)[4:]
+        carried = e.loop(e.i64(0), blocks, 1, [weights, first, second, metas, *[zero] * n_tokens], body)
+        sums = block(last, carried) if last else carried[4:]
         b = builder
         biased = e.load(bias_at, 0, "f32x16")
         results = [b.fadd(v, biased) for v in sums]

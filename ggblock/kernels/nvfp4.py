@@ -1,16 +1,17 @@
 """NVFP4: 4 sub-blocks of 16; ``scale / 2 * value`` with E4M3 scales and the values of MXFP4."""
-from .families import Family
+from .families import RaggedFamily
 from .mxfp4 import ABOVE, CODES
 
 
-class NVFP4(Family):
-    block, n_bytes, sub = 64, 36, 16
+class NVFP4(RaggedFamily):
+    name = "nvfp4"
+    sub = 16
 
     def prepare(self, e, p):
         return None
 
     def scale(self, e, p, shared, s):
-        byte = e.b.zext(e.load(p, 16 * s, "i8x16"), e.zero("i32x16").type)
+        byte = e.b.zext(e.load(p, self.at("d", s), "i8x16"), e.zero("i32x16").type)
         # exponent and mantissa as those of a float32, which is then 2**120 too small, denormals included
         scale = e.b.fmul(e.bitcast(e.shl(e.and_(byte, 127), 20), "f32x16"), e.const("f32x16", 2.0 ** 119))
         nan = e.b.icmp_unsigned("==", byte, e.const("i32x16", 127))
@@ -18,8 +19,7 @@ class NVFP4(Family):
         return scale, e.b.fmul(scale, e.const("f32x16", -float(ABOVE)))
 
     def codes(self, e, p, s, k):
-        raw = e.load(p, 16 * (4 + 8 * s) + 64 * (k % 2), "i8x64")
-        return e.lookup16(CODES, e.bytes_lshr(raw, 4 * (k // 2), 15))
+        return e.lookup16(CODES, self.planes(e, p, "qs", 16 * s + 4 * k))
 
 
 FAMILY = NVFP4()

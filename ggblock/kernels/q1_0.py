@@ -1,9 +1,9 @@
 """Q1_0: ``d * (2 * bit - 1)``, 128 weights, lowest bit first."""
-from .families import Family
+from .families import RaggedFamily
 
 
-class Q1_0(Family):
-    block, n_bytes = 128, 18
+class Q1_0(RaggedFamily):
+    name = "q1_0"
 
     def prepare(self, e, p):
         d = e.half_load(p, 0)
@@ -13,6 +13,8 @@ class Q1_0(Family):
         return shared
 
     def codes(self, e, p, s, k):
+        if self.is_tail:
+            return self.planes(e, p, "qs", 32 * s + 4 * k)
         # the byte that holds bits 4 k .. 4 k + 3 of every row's word, four times; one bit is left in each
         word = e.load(p, 16 * (2 + 4 * s), "i8x64")
         byte = e.shuffle(word, [4 * (i // 4) + k // 2 for i in range(64)])

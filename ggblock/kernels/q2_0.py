@@ -1,9 +1,9 @@
 """Q2_0: ``d * (code - 1)``, 64 weights, two bits each in plain order."""
-from .families import Family
+from .families import RaggedFamily
 
 
-class Q2_0(Family):
-    block, n_bytes = 64, 18
+class Q2_0(RaggedFamily):
+    name = "q2_0"
 
     def prepare(self, e, p):
         d = e.half_load(p, 0)
@@ -13,6 +13,8 @@ class Q2_0(Family):
         return shared
 
     def codes(self, e, p, s, k):
+        if self.is_tail:
+            return self.planes(e, p, "qs", 32 * s + 4 * k)
         # byte 8 s + k of a block holds the four codes; pairs of bits go 6, 12 and 18 bits up into bytes of their own
         byte = e.b.zext(e.load(p, 16 * (2 + 8 * s + k), "i8x16"), e.zero("i32x16").type)
         two = e.b.or_(byte, e.shl(byte, 12))

@@ -1,21 +1,21 @@
 """Q3_K: 16 sub-blocks of 16; ``d * (sc - 32) * (code - 4)``; the third bit of the codes and the upper two bits of the
 scales are stored apart."""
-from .families import Family
-from .q2_k import two_bits
+from .families import RaggedFamily
 
 
-class Q3_K(Family):
+class Q3_K(RaggedFamily):
+    name = "q3_k"
     max_code = 7
-    block, n_bytes, sub = 256, 110, 16
+    sub = 16
 
     def prepare(self, e, p):
         # four scales of 16 rows each; low nibbles: scales 0-3 and 4-7, then 8-11 and 12-15 above them
-        low = [e.load(p, 16 * (96 + 4 * i), "i8x64") for i in range(2)]
-        top = e.load(p, 16 * 104, "i8x64")
+        low = [e.load(p, self.at("scales_l", 4 * i), "i8x64") for i in range(2)]
+        top = e.load(p, self.at("scales_h"), "i8x64")
         high = (e.bytes_shl(e.and_(top, 3), 4), e.bytes_shl(e.and_(top, 12), 2), e.and_(top, 0x30),
                 e.bytes_lshr(top, 2, 0x30))
         scales = [e.b.or_(e.bytes_lshr(low[i % 2], 4 * (i // 2), 15), high[i]) for i in range(4)]
-        return e.half_load(p, 16 * 108), scales
+        return e.half_load(p, self.at("d")), scales
 
     def scale(self, e, p, shared, s):
         d, scales = shared
@@ -24,10 +24,8 @@ class Q3_K(Family):
         return scale, e.b.fmul(scale, e.const("f32x16", -4.0))
 
     def codes(self, e, p, s, k):
-        bit = s // 2                    # of the byte that weight l of every 32 shares
-        high = e.load(p, 16 * 16 * (s % 2) + 64 * k, "i8x64")
-        high = e.bytes_lshr(high, bit - 2, 4) if bit >= 2 else e.bytes_shl(e.and_(high, 1 << bit), 2 - bit)
-        return e.b.or_(two_bits(e, p, 32, s, k), high)
+        j = 16 * s + 4 * k
+        return e.b.or_(self.planes(e, p, "qs", j), self.planes(e, p, "hmask", j, 2))
 
 
 FAMILY = Q3_K()

@@ -1,5 +1,5 @@
 """Q4_K: 8 sub-blocks of 32; ``d * sc * code - dmin * m`` with 6-bit scales and mins."""
-from .families import Family
+from .families import RaggedFamily
 
 
 def scales_and_mins(e, p, first):
@@ -15,12 +15,13 @@ def scales_and_mins(e, p, first):
     return scales, mins
 
 
-class Q4_K(Family):
+class Q4_K(RaggedFamily):
+    name = "q4_k"
     max_code = 15
-    block, n_bytes = 256, 144
 
     def prepare(self, e, p):
-        return (e.half_load(p, 0), e.b.fneg(e.half_load(p, 32)), *scales_and_mins(e, p, 4))
+        d, dmin = e.half_load(p, self.at("d")), e.half_load(p, self.at("dmin"))
+        return (d, e.b.fneg(dmin), *scales_and_mins(e, p, self.fields["scales"].offset))
 
     def scale(self, e, p, shared, s):
         d, minus_dmin, sc, mn = shared
@@ -28,8 +29,7 @@ class Q4_K(Family):
         return e.b.fmul(d, sc), e.b.fmul(minus_dmin, mn)
 
     def codes(self, e, p, s, k):
-        raw = e.load(p, 16 * 16 + (s // 2) * 512 + k * 64, "i8x64")
-        return e.bytes_lshr(raw, 4 * (s % 2), 15)
+        return self.planes(e, p, "qs", 32 * s + 4 * k)
 
 
 FAMILY = Q4_K()

@@ -3,7 +3,7 @@
 Digit ``n`` of a byte is what overflows it when ``byte * 3**n mod 256`` is multiplied by 3: 0, 1 or 2. That is one for
 each of the two thresholds 256 / 3 and 512 / 3 that the byte reaches, so no multiplication is needed.
 """
-from .families import Family
+from .families import RaggedFamily
 
 
 def digit(e, byte, n):
@@ -14,18 +14,21 @@ def digit(e, byte, n):
     return e.b.sub(e.b.sub(e.zero("i8x64"), above[0]), above[1])
 
 
-class TQ1_0(Family):
-    block, n_bytes = 256, 54
+class TQ1_0(RaggedFamily):
+    name = "tq1_0"
 
     def prepare(self, e, p):
-        d = e.half_load(p, 16 * 52)
+        d = e.half_load(p, self.at("d"))
         return d, e.b.fneg(d)
 
     def scale(self, e, p, shared, s):
         return shared
 
     def codes(self, e, p, s, k):
-        if s < 5:                       # weights 0-159: digit s of bytes 0-31
+        if self.is_tail:                # one run of bytes for all weights
+            n_bytes = self.fields["qs"].n_bytes
+            n, first = divmod(32 * s + 4 * k, n_bytes)
+        elif s < 5:                     # weights 0-159: digit s of bytes 0-31
             first, n = 4 * k, s
         elif s < 7 or k < 4:            # weights 160-239: digits 0-4 of bytes 32-47
             first, n = 32 + 4 * (k % 4), 2 * (s - 5) + k // 4

@@ -1,19 +1,19 @@
 """TQ2_0: ``d * (code - 1)`` with two-bit codes and one scale for 256 weights."""
-from .families import Family
+from .families import RaggedFamily
 
 
-class TQ2_0(Family):
-    block, n_bytes = 256, 66
+class TQ2_0(RaggedFamily):
+    name = "tq2_0"
 
     def prepare(self, e, p):
-        d = e.half_load(p, 16 * 64)
+        d = e.half_load(p, self.at("d"))
         return d, e.b.fneg(d)
 
     def scale(self, e, p, shared, s):
         return shared
 
     def codes(self, e, p, s, k):
-        return e.bytes_lshr(e.load(p, 16 * 32 * (s // 4) + 64 * k, "i8x64"), 2 * (s % 4), 3)
+        return self.planes(e, p, "qs", 32 * s + 4 * k)
 
 
 FAMILY = TQ2_0()
