@@ -124,7 +124,9 @@ def _show(summary: Summary, echo: Callable[[str], None] = click.echo) -> None:
     for name, kind, error in summary.worst:
         echo(f"largest relative error: {error:.5f}  {kind:6}  {name}")
     if summary.fallbacks:
-        note(f"{len(summary.fallbacks)} tensors have rows that do not fit the type of the recipe {summary.recipe}:")
+        what = "ragged rows, which only a GGB file holds" if summary.recipe == "as it is" else \
+            f"rows that do not fit the type of the recipe {summary.recipe}"
+        note(f"{len(summary.fallbacks)} tensors have {what}:")
         groups: dict[tuple[str, str, int], list[str]] = {}
         for each in summary.fallbacks:
             groups.setdefault((each.wanted, each.became, each.n_cols), []).append(each.tensor)

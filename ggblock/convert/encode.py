@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import blocks, errors
-from ..blocks import BlockType, by_name
+from ..blocks import BlockType, by_name, tails
+from ..blocks.api import row_of
 from ..blocks.base import F32, U8
 from ..engine.memory import address, buffer
 from ..engine.store import Notify, default_threads, kernels
@@ -40,11 +41,12 @@ def prepare(type_names: Iterable[str], notify: Notify | None = None) -> None:
 
 def encode_rows(
     rows: F32, type_name: str, importance: F32 | None = None, threads: int | None = None, *,
-    allow_nonfinite: bool = False,
+    allow_nonfinite: bool = False, ragged: bool = False,
 ) -> U8:
     """Encodes float32 (n_rows, n_cols) as uint8 (n_rows, row_bytes).
 
-    ``importance``: float32 (n_cols,), not negative: how much the squared error of each column counts, or None for all
+    ``ragged``: rows may be any multiple of the sub-block; the last super-block is cut down to what is in use, and
+    searched with nothing else in view. ``importance``: float32 (n_cols,), not negative: how much the squared error of each column counts, or None for all
     the same. ``threads``: None for one a processor. ``allow_nonfinite`` lets F32, F16 and BF16 keep NaN and infinity;
     types with scales have no room for them. Needs the result's memory and 64 KB a thread;
     F32 is a view of ``rows``.
@@ -56,28 +58,53 @@ def encode_rows(
     block = by_name(type_name)
     rows = np.ascontiguousarray(rows, np.float32)
     n_rows, n_cols = rows.shape
-    if n_cols == 0 or n_cols % block.block_size:
-        raise errors.BadShape(f"a {block.label} row is a whole number of blocks",
-                              expected=f"a multiple of {block.block_size}", actual=n_cols)
+    if n_cols == 0:
+        raise errors.BadShape("a row has weights", expected="at least 1", actual=n_cols)
+    row = row_of(block, n_cols, ragged)
     given = None if importance is None else _importance(importance, n_cols)
     if block.name == "f32":
         if not (allow_nonfinite or np.isfinite(rows).all()):
             _refuse(rows, rows, block)
         return rows.astype("<f4", copy=False).view(np.uint8)
     if block.name not in MODULES or (block.block_size == 1 and rows.size < 16):
-        out = blocks.quantize(rows, block, None)
+        out = blocks.quantize(rows, block, None, ragged=ragged)
         if not allow_nonfinite:
             _refuse(rows, out, block)
         return out
-    out = np.empty((n_rows, block.row_bytes(n_cols)), np.uint8)
+    out = np.empty((n_rows, row.n_bytes), np.uint8)
     if not n_rows:
         return out
     team = _team(default_threads() if threads is None else threads)
-    faults = _run(f"quantize/{block.name}", team, rows, given, out, n_rows * (n_cols // block.block_size),
-                  n_cols // block.block_size)
+    if row.tail is None:
+        faults = _run(f"quantize/{block.name}", team, rows, given, out, n_rows * row.n_whole, row.n_whole)
+    else:
+        faults = _ragged(row, team, rows, given, out)
     if faults and not (allow_nonfinite and block.unpack is None):
         _refuse(rows, out, block)
     return out
+
+
+def _ragged(row: tails.Row, team: Team, rows: F32, given: F32 | None, out: U8) -> bool:
+    """Encodes rows that end in a tail into ``out``: whether there was a fault."""
+    block, short = row.block, row.tail
+    assert short is not None
+    kernel, n_rows = f"quantize/{block.name}", len(rows)
+    body, body_bytes = row.n_whole * block.block_size, row.n_whole * block.block_bytes
+    faults = False
+    if body:
+        whole = np.empty((n_rows, body_bytes), np.uint8)
+        counts = None if given is None else np.ascontiguousarray(given[:body])
+        faults = _run(kernel, team, np.ascontiguousarray(rows[:, :body]), counts, whole, n_rows * row.n_whole,
+                      row.n_whole)
+        out[:, :body_bytes] = whole
+    counts = np.ones(short.block_size, np.float32) if given is None else given[body:]
+    spread = tails.fill(block, counts[None], floor=LEAST_IMPORTANCE)[0]
+    # where weights are repeated to fill the block, all count the same number of times
+    spread[block.block_size // short.block_size * short.block_size :] = LEAST_IMPORTANCE
+    filled = np.empty((n_rows, block.block_bytes), np.uint8)
+    faults |= _run(kernel, team, tails.fill(block, rows[:, body:]), spread, filled, n_rows, 1)
+    out[:, body_bytes:] = tails.shrink(short, block, filled)
+    return faults
 
 
 def decode_rows(raw: U8, type_name: str, threads: int | None = None) -> F32:
@@ -107,13 +134,15 @@ def _run(
     return bool(shared[16])
 
 
-def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | None = None) -> U8:
+def quantize(
+    array: ArrayLike, type: str | BlockType, importance: ArrayLike | None = None, *, ragged: bool = False
+) -> U8:
     """Encodes an array with the quantizer that `ggblock convert` uses: the same bytes.
 
     ``array``: any real numbers, shape (..., n_cols), rows last; one dimension is one row. ``type``: a block type or its
     name. ``importance``: float (n_cols,), not negative: how much the squared error of each column counts, or None.
     Returns uint8 (n_rows, row_bytes) with all leading dimensions counted as rows. F32, F16 and BF16 keep NaN and
-    infinity.
+    infinity. ``ragged``: rows of any multiple of the sub-block, as in GGB files; give it to `dequantize` too.
 
     The first use of a type compiles its quantizer, in some seconds, and keeps it on disk. Informative: the codes are
     good, not promised; only what `dequantize` makes of them is specified.
@@ -125,10 +154,10 @@ def quantize(array: ArrayLike, type: str | BlockType, importance: ArrayLike | No
     if not weights.ndim:
         raise errors.BadShape("a row has a length", actual="a single number")
     if block.name not in MODULES:
-        return blocks.quantize(weights, block, importance)
+        return blocks.quantize(weights, block, importance, ragged=ragged)
     rows = weights.reshape(-1, weights.shape[-1]).astype(np.float32, copy=False)
     given = None if importance is None else np.asarray(importance, np.float32)
-    return encode_rows(rows, block.name, given, allow_nonfinite=True)
+    return encode_rows(rows, block.name, given, allow_nonfinite=True, ragged=ragged)
 
 
 def _importance(importance: NDArray[Any], n_cols: int) -> F32 | None:

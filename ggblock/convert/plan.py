@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
+from ..blocks import tails
 from ..format import GgufFile, checksums, ggb, panels, splits
 from ..format.metadata import Typed
 from ..format.validate import stored_bytes
@@ -18,9 +19,12 @@ from ..format.writer import GgufWriter, TensorSpec
 from .config import Config
 from .general import general
 from .names import IGNORED, Names, Target, architecture_of, names_of, pair_index, plain_name
-from .recipes import Choice, Model, Recipe, choose, compiled, recipe
+from .recipes import Choice, Model, Recipe, choose, compiled, fitting, recipe
 from .sources import Source, SourceTensor
 from .vocabulary import convert_vocabulary
+
+#: The name of the recipe that keeps every type.
+AS_IT_IS = "as it is"
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,13 @@ class Step:
         return self.n_rows * self.n_cols
 
     @property
+    def row(self) -> tails.Row:
+        """How a row is cut into blocks; in panels it may be ragged."""
+        return tails.row(self.type, self.n_cols, self.in_panels)
+
+    @property
     def n_bytes(self) -> int:
-        return stored_bytes(self.type, self.n_rows, self.type.row_bytes(self.n_cols), self.in_panels)
+        return stored_bytes(self.type, self.n_rows, self.row.n_bytes, self.in_panels)
 
     @property
     def spec(self) -> TensorSpec:
@@ -157,7 +166,7 @@ def make_plan(source: Source, target: str, options: Options) -> Plan:
         raise errors.SettingError("the GGB profile requires checksums", where="checksums")
     keep = source.gguf is not None and options.type is None and options.recipe_file is None and not options.overrides
     if keep:
-        chosen = Recipe("as it is", "f32", 0)
+        chosen = Recipe(AS_IT_IS, "f32", 0)
     else:
         chosen = recipe(options.type, file=options.recipe_file, overrides=options.overrides, pure=options.pure)
     if source.gguf is not None:
@@ -165,24 +174,34 @@ def make_plan(source: Source, target: str, options: Options) -> Plan:
     else:
         metadata, steps, model, notes = _from_checkpoint(source, options)
     if not keep:
-        steps = _typed(source, steps, chosen, model, options)
+        steps = _typed(source, steps, chosen, model, options, to_ggb)
         metadata["general.file_type"] = Typed("u32", chosen.file_type)
         metadata["general.quantization_version"] = Typed("u32", 2)
         metadata["ggblock.recipe"] = chosen.name
     if to_ggb:
         steps = [replace(s, in_panels=len(s.shape) > 1 and s.type.name in panels.UNITS) for s in steps]
         metadata = ggb.marked(metadata)
+    else:
+        steps = [_unragged(step) for step in steps]
     steps, paths = _split(source, steps, target, options)
     plan = Plan(source, chosen, options, metadata, tuple(steps), tuple(paths), 0, tuple(notes))
     if plan.fallbacks and not options.fallback:
         first = plan.fallbacks[0]
+        what = "ragged rows, which only a GGB file holds" if keep else "rows that do not fit the type the recipe wants"
         raise errors.RowDoesNotFit(
-            f"{len(plan.fallbacks)} tensors have rows that do not fit the type that the recipe wants", file=source.path,
+            f"{len(plan.fallbacks)} tensors have {what}", file=source.path,
             where=first.name, expected=f"a multiple of {first.wanted.block_size} for {first.wanted.label}",
             actual=f"{first.n_cols} columns",
         )
     size = sum(writer.n_bytes for writer in plan.writers())
     return replace(plan, n_bytes=size)
+
+
+def _unragged(step: Step) -> Step:
+    """A step of a GGUF file, whose rows are whole blocks: ragged rows of the source are encoded as another type."""
+    if step.n_cols % step.type.block_size == 0:
+        return step
+    return replace(step, type=fitting(step.type, step.n_cols), copies=False)
 
 
 def _from_gguf(file: GgufFile, source: Source) -> tuple[dict[str, Any], list[Step], Model, list[str]]:
@@ -273,10 +292,12 @@ def _mapped(tensor: SourceTensor, target: Target, plain: blocks.BlockType) -> St
     return Step(target.name, shape, plain, plain, source=tensor, index=index, add=target.add)
 
 
-def _typed(source: Source, steps: list[Step], chosen: Recipe, model: Model, options: Options) -> list[Step]:
+def _typed(
+    source: Source, steps: list[Step], chosen: Recipe, model: Model, options: Options, ragged: bool
+) -> list[Step]:
     """``steps`` with the types that the recipe, the overrides and ``only``/``skip`` choose."""
     shapes = {step.name: step.shape for step in steps}
-    choices = choose(chosen, shapes, model, bool(options.importance))
+    choices = choose(chosen, shapes, model, bool(options.importance), ragged)
     only = [compiled(pattern, "--only") for pattern in options.only]
     skip = [compiled(pattern, "--skip") for pattern in options.skip]
     for patterns, option in ((only, "--only"), (skip, "--skip")):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import blocks, errors
+from ..blocks import tails
 from ..kernels.quantizers import MODULES
 from .tables import from_file, packaged
 
@@ -191,10 +192,13 @@ def is_plain(name: str, shape: Sequence[int]) -> bool:
     return len(dims) < 2 or not name.endswith("weight") or any(piece in name for piece in listed)
 
 
-def choose(found: Recipe, tensors: Mapping[str, Sequence[int]], model: Model, importance: bool) -> dict[str, Choice]:
+def choose(
+    found: Recipe, tensors: Mapping[str, Sequence[int]], model: Model, importance: bool, ragged: bool = False
+) -> dict[str, Choice]:
     """The block type of every tensor in ``tensors`` (name: shape, rows first) that is not plain.
 
-    ``importance``: whether an importance matrix is used. Raises `errors.SettingError` for an override that fits none.
+    ``importance``: whether an importance matrix is used. ``ragged``: whether rows may end in a partial super-block,
+    as in GGB files; then a type fits where its sub-blocks do. Raises `errors.SettingError` for an override that fits none.
     """
     positions, count = _positions(tensors)
     tied = "output.weight" not in tensors
@@ -214,8 +218,9 @@ def choose(found: Recipe, tensors: Mapping[str, Sequence[int]], model: Model, im
         else:
             kind = class_of(name)
             n = max(1, count.get("attn_v", 0)) if kind in _ATTENTION_V else model.n_layers
-            wanted = _ruled(found, kind, tied, shape[-1], positions.get(name, 0), n, model, importance)
-        choices[name] = Choice(fitting(wanted, shape[-1]), wanted)
+            wanted = _ruled(found, kind, tied, shape[-1], positions.get(name, 0), n, model, importance,
+                            ragged)
+        choices[name] = Choice(fitting(wanted, shape[-1], ragged), wanted)
     for pattern, _ in found.overrides:
         if pattern not in used and not any(re.search(pattern, name) for name in choices):
             raise errors.SettingError("the pattern fits no tensor that can be quantized", where="--tensor-type",
@@ -242,12 +247,12 @@ def _positions(tensors: Mapping[str, Sequence[int]]) -> tuple[dict[str, int], di
 
 
 def _ruled(
-    found: Recipe, kind: str, tied: bool, n_cols: int, i: int, n: int, model: Model, importance: bool
+    found: Recipe, kind: str, tied: bool, n_cols: int, i: int, n: int, model: Model, importance: bool, ragged: bool
 ) -> blocks.BlockType:
     base = blocks.by_name(found.type)
     head = packaged("recipes.toml")["head"]
     if kind == "output" or (kind == "token_embd" and tied):
-        if n_cols % base.block_size:
+        if n_cols % _unit(base, ragged):
             return blocks.by_name(head["when_it_does_not_fit"])
         return base if base.name in head["unless"] else blocks.by_name(head["type"])
     fits = (rule.type for rule in found.rules if kind in rule.tensors and _fits(rule, i, n, model, importance))
@@ -268,11 +273,16 @@ def _fits(rule: Rule, i: int, n: int, model: Model, importance: bool) -> bool:
     )
 
 
-def fitting(wanted: blocks.BlockType, n_cols: int) -> blocks.BlockType:
-    """``wanted``, or what it becomes where ``n_cols`` is no whole number of its blocks."""
-    if n_cols % wanted.block_size == 0:
+def _unit(block: blocks.BlockType, ragged: bool) -> int:
+    """What the columns of a type must be a multiple of."""
+    return tails.step(block) if ragged else block.block_size
+
+
+def fitting(wanted: blocks.BlockType, n_cols: int, ragged: bool = False) -> blocks.BlockType:
+    """``wanted``, or what it becomes where ``n_cols`` is no whole number of its blocks (``ragged``: sub-blocks)."""
+    if n_cols % _unit(wanted, ragged) == 0:
         return wanted
     other = packaged("recipes.toml")["fallback"].get(wanted.name)
-    if other is not None and n_cols % blocks.by_name(other).block_size == 0:
+    if other is not None and n_cols % _unit(blocks.by_name(other), ragged) == 0:
         return blocks.by_name(other)
     return blocks.by_name("f16")

@@ -78,7 +78,7 @@ def execute(plan: Plan, progress: Progress | None = None, notify: Callable[[str]
 
                 def report(rows: int, step: Step = step, before: int = n_bytes) -> None:
                     if progress is not None:
-                        progress(step.name, before + min(step.n_bytes, rows * step.type.row_bytes(step.n_cols)), total)
+                        progress(step.name, before + min(step.n_bytes, rows * step.row.n_bytes), total)
 
                 written = _write(plan, step, writer, report)
                 n_bytes += step.n_bytes
@@ -206,7 +206,7 @@ def _encoded(
         )
     if step.type.unpack is None:  # plain numbers: one rounding, and `_checked` has decided what may pass
         return blocks.quantize(rows, step.type)
-    return encode_rows(np.ascontiguousarray(rows, np.float32), step.type.name, importance, threads)
+    return encode_rows(np.ascontiguousarray(rows, np.float32), step.type.name, importance, threads, ragged=step.in_panels)
 
 
 class _Error:
@@ -220,7 +220,7 @@ class _Error:
     def add(self, rows: NDArray[np.float32], raw: NDArray[np.uint8]) -> None:
         n = max(1, SAMPLE_WEIGHTS // self._step.n_cols)
         part = rows[:n].astype(np.float64)
-        back = self._step.type.decode(np.ascontiguousarray(raw[:n]).reshape(-1, self._step.type.block_bytes))
+        back = self._step.row.decode(raw[:n])
         with np.errstate(invalid="ignore", over="ignore"):
             self._error += float(np.square(back.reshape(part.shape) - part).sum())
             self._square += float(np.square(part).sum())

@@ -80,6 +80,10 @@ def summarize(done: Plan | Result, n_worst: int = 5) -> Summary:
     }  # fmt: skip
     if again:
         notes.append(f"weights were quantized before ({', '.join(sorted(again))}); their first loss stays")
+    ragged = [step for step in plan.steps if step.row.tail is not None]
+    if ragged:
+        have = "tensor has" if len(ragged) == 1 else "tensors have"
+        notes.append(f"{len(ragged)} {have} ragged rows: the last super-block keeps only the sub-blocks in use")
     worst: list[tuple[str, str, float]] = []
     if isinstance(done, Result):
         measured = [(w.step.name, w.step.type.label, w.error) for w in done.tensors if w.error]
