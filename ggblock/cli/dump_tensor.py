@@ -95,9 +95,9 @@ def _show_block(tensor: Tensor, options: dict[str, Any], as_json: bool) -> None:
     from ggblock.inspect import blocktext, blockview
 
     view = blockview.block_view(tensor, options["block"], options["row"])
-    if not 0 <= options["weight"] < tensor.type.block_size:
+    if not 0 <= options["weight"] < view.type.block_size:
         raise SettingError(
-            "no such weight in the block", where="--weight", expected=f"0 to {tensor.type.block_size - 1}",
+            "no such weight in the block", where="--weight", expected=f"0 to {view.type.block_size - 1}",
             actual=options["weight"],
         )  # fmt: skip
     if as_json:

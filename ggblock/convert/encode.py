@@ -46,10 +46,10 @@ def encode_rows(
     """Encodes float32 (n_rows, n_cols) as uint8 (n_rows, row_bytes).
 
     ``ragged``: rows may be any multiple of the sub-block; the last super-block is cut down to what is in use, and
-    searched with nothing else in view. ``importance``: float32 (n_cols,), not negative: how much the squared error of each column counts, or None for all
-    the same. ``threads``: None for one a processor. ``allow_nonfinite`` lets F32, F16 and BF16 keep NaN and infinity;
-    types with scales have no room for them. Needs the result's memory and 64 KB a thread;
-    F32 is a view of ``rows``.
+    searched with nothing else in view. ``importance``: float32 (n_cols,), not negative: how much the squared error of
+    each column counts, or None for all the same. ``threads``: None for one a processor. ``allow_nonfinite`` lets F32,
+    F16 and BF16 keep NaN and infinity; types with scales have no room for them. Needs the result's memory and 64 KB a
+    thread; F32 is a view of ``rows``.
 
     Raises `errors.UnknownType`, `errors.NoEncoder`, `errors.BadShape` (a row that is no whole number of blocks, a wrong
     number of importances), `errors.SettingError` (importances that are negative or not finite, threads out of range),

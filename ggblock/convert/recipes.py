@@ -198,7 +198,8 @@ def choose(
     """The block type of every tensor in ``tensors`` (name: shape, rows first) that is not plain.
 
     ``importance``: whether an importance matrix is used. ``ragged``: whether rows may end in a partial super-block,
-    as in GGB files; then a type fits where its sub-blocks do. Raises `errors.SettingError` for an override that fits none.
+    as in GGB files; then a type fits where its sub-blocks do. Raises `errors.SettingError` for an override that fits
+    none.
     """
     positions, count = _positions(tensors)
     tied = "output.weight" not in tensors

@@ -206,7 +206,8 @@ def _encoded(
         )
     if step.type.unpack is None:  # plain numbers: one rounding, and `_checked` has decided what may pass
         return blocks.quantize(rows, step.type)
-    return encode_rows(np.ascontiguousarray(rows, np.float32), step.type.name, importance, threads, ragged=step.in_panels)
+    rows = np.ascontiguousarray(rows, np.float32)
+    return encode_rows(rows, step.type.name, importance, threads, ragged=step.in_panels)
 
 
 class _Error:

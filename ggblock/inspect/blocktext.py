@@ -34,10 +34,10 @@ def lines(view: BlockView, weight: int = 0, width: int | None = None) -> Iterato
 
 def head(view: BlockView) -> Iterator[str]:
     """Which block of what."""
-    place, size = view.placement, view.type.block_size
-    first = place.block * size
+    place, size, first = view.placement, view.type.block_size, view.placement.first_column
+    tail = ", the tail," if view.type.is_tail else ""
     yield (
-        f"{words.readable(view.name)}: {view.type.label}, row {place.row}, block {place.block} of "
+        f"{words.readable(view.name)}: {view.type.label}, row {place.row}, block {place.block}{tail} of "
         f"{place.blocks_per_row} in the row; columns {first} to {first + place.n_weights - 1}"
     )
     start, end = place.span

@@ -60,16 +60,14 @@ class BlockView:
 
     @staticmethod
     def _grouped(values: list[Value]) -> tuple[int, list[Any]]:
-        group = len(values)
-        # The largest power-of-two share of the block in which the value and its origin stay the same.
-        while group > 1:
-            same = all(
-                values[i].feeds == values[i - i % group].feeds and _same(values[i].number, values[i - i % group].number)
-                for i in range(len(values))
-            )
-            if same:
-                break
-            group //= 2
+        # The largest even share of the block in which the value and its origin stay the same. Only where a group begins
+        # anew can a weight differ from the one before it.
+        n = len(values)
+        breaks = [
+            i for i in range(1, n)
+            if values[i].feeds != values[i - 1].feeds or not _same(values[i].number, values[i - 1].number)
+        ]
+        group = next(n // k for k in range(1, n + 1) if n % k == 0 and all(i % (n // k) == 0 for i in breaks))
         return group, [value.number for value in values[::group]]
 
     @property
@@ -148,7 +146,8 @@ def n_numbers(field: Field) -> int:
 
 def block_view(tensor: Tensor, block: int, row: int | None = None) -> BlockView:
     """Block ``block`` of a tensor, or of its row ``row``. Raises `errors.SettingError` when there is none."""
-    return BlockView(tensor.name, tensor.type, order.place(tensor, row, block))
+    place = order.place(tensor, row, block)
+    return BlockView(tensor.name, tensor.row.type_of(place.block), place)
 
 
 def ranges_text(numbers: Sequence[int]) -> str:
@@ -177,7 +176,7 @@ def block_document(view: BlockView) -> dict[str, Any]:
         "schema": "ggblock/block/1",
         "path": words.json_text(place.path), "tensor": words.json_text(view.name), "type": view.type.name,
         "row": place.row, "block": place.block, "blocks_per_row": place.blocks_per_row,
-        "first_column": place.block * view.type.block_size, "block_size": view.type.block_size,
+        "first_column": place.first_column, "block_size": view.type.block_size,
         "n_weights": place.n_weights, "order": place.order, "sub_block_size": view.type.sub_block_size,
         "bytes": place.data.tobytes().hex(), "offsets": list(place.offsets),
         "runs": [

@@ -163,15 +163,18 @@ def _tensor(name: str, before: Tensor | None, after: Tensor | None) -> TensorCha
 
 def _blocks(before: Tensor, after: Tensor) -> tuple[int, int | None]:
     """How many blocks have other bytes, and the first of them."""
-    count, first, size = 0, None, before.type.block_bytes
-    per_row = before.row_bytes // size
+    count, first, row = 0, None, before.row
     for i0, i1 in row_chunks(before):
         a, b = before.raw_rows(i0, i1), after.raw_rows(i0, i1)
         if np.array_equal(a, b):
             continue
-        wrong = (a != b).reshape(-1, size).any(axis=1)
+        parts = [
+            (x != y).reshape(i1 - i0, -1, kind.block_bytes).any(axis=2)
+            for (kind, x), (_, y) in zip(row.parts(a), row.parts(b), strict=True)
+        ]
+        wrong = np.concatenate(parts, axis=1).reshape(-1)
         if first is None:
-            first = i0 * per_row + int(np.argmax(wrong))
+            first = i0 * row.n_blocks + int(np.argmax(wrong))
         count += int(wrong.sum())
     return count, first
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..blocks import codebooks
+from ..blocks import BlockType, codebooks
 
 _X = ("weight = x[0]",)
 _ROUNDED = ("weight = f32(x[0])",)
@@ -194,6 +194,32 @@ STEPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "weight = scale * e2m1_doubled[qs[j]]",
     ),
 })
+
+
+#: Steps of tails (``blocks.tails``) where they are others; they begin with ``m``, the number of weights.
+TAIL_STEPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "q2_k": (
+        "s = j // 16",
+        "scale = d[0] * scales[s]",
+        "min = dmin[0] * scales[(m // 16) + s]",
+        "code = qs[j]",
+        "weight = (scale * code) - min",
+    ),
+    "tq1_0": (
+        "n = ((m + 19) // 20) * 4",
+        "byte = qs[j % n]",
+        "rest = (byte * power_of_3[j // n]) & 255",
+        "code = (rest * 3) >> 8",
+        "weight = d[0] * (code - 1)",
+    ),
+})
+
+
+def steps(block_type: BlockType) -> tuple[str, ...]:
+    """The decoding steps of a block type or a tail."""
+    if block_type.is_tail and block_type.name in TAIL_STEPS:
+        return (f"m = {block_type.block_size}", *TAIL_STEPS[block_type.name])
+    return STEPS[block_type.name]
 
 
 @lru_cache(maxsize=16)

@@ -54,6 +54,7 @@ def group_size(tensor: Tensor) -> int:
 class TensorMaps:
     """What `measure` finds. Maps are float32 (n_rows, groups a row); see `group_size`.
 
+    ``widths``: weights of each group of a row, float64; of a ragged row the last has fewer than ``group``.
     ``scale``: magnitude of each sub-block's scale, (n_rows, sub-blocks a row); None for plain numbers. ``peak``:
     largest magnitude of each group. ``power``:
     mean square. ``error``: mean square of the difference from the reference (None without one). ``signal``: sum of
@@ -61,6 +62,7 @@ class TensorMaps:
     """
 
     group: int
+    widths: F64
     n_weights: int
     scale: F32 | None
     peak: F32
@@ -102,7 +104,7 @@ class TensorMaps:
     @property
     def row_norms(self) -> F64:
         """Euclidean norm of each row: float64 (n_rows,)."""
-        norms: F64 = np.sqrt(self.power.astype(np.float64).sum(axis=1) * self.group)
+        norms: F64 = np.sqrt(self.power.astype(np.float64) @ self.widths)
         return norms
 
     @property
@@ -110,7 +112,7 @@ class TensorMaps:
         """Sum of squared errors over the sum of squares of the reference; None without a reference."""
         if self.error is None:
             return None
-        return float(self.error.astype(np.float64).sum() * self.group / self.signal) if self.signal else 0.0
+        return float((self.error.astype(np.float64) @ self.widths).sum() / self.signal) if self.signal else 0.0
 
 
 @dataclass
@@ -149,11 +151,14 @@ def measure(tensor: Tensor, reference: Rows | None = None, progress: Callable[[i
     ``reference``: rows of the same shape, to measure errors against. ``progress``: called with (rows done, rows).
     """
     group = group_size(tensor)
-    shape = (tensor.n_rows, tensor.n_cols // group)
-    block = tensor.type
+    shape = (tensor.n_rows, -(-tensor.n_cols // group))
+    widths = np.full(shape[1], float(group))
+    widths[-1] = tensor.n_cols - (shape[1] - 1) * group
+    block, row = tensor.type, tensor.row
+    n_scales = sum(row.type_of(i).n_sub_blocks for i in range(row.n_blocks)) if block.unpack else 0
     out = TensorMaps(
-        group, tensor.n_weights,
-        np.zeros((tensor.n_rows, tensor.n_cols // block.sub_block_size), np.float32) if block.unpack else None,
+        group, widths, tensor.n_weights,
+        np.zeros((tensor.n_rows, n_scales), np.float32) if block.unpack else None,
         np.zeros(shape, np.float32), np.zeros(shape, np.float32),
         np.zeros(shape, np.float32) if reference is not None else None,
     )
@@ -163,7 +168,9 @@ def measure(tensor: Tensor, reference: Rows | None = None, progress: Callable[[i
         weights = tensor.rows(i0, i1)
         _weights(out, i0, i1, weights)
         if block.unpack is not None:
-            _codes(out, block, i0, i1, tensor.raw_rows(i0, i1), counts, floats)
+            column = 0
+            for kind, part in row.parts(tensor.raw_rows(i0, i1)):
+                column = _codes(out, kind, i0, i1, column, part, counts, floats)
         if reference is not None:
             _errors(out, i0, i1, weights, reference.rows(i0, i1))
         if progress is not None:
@@ -190,25 +197,33 @@ def _weights(out: TensorMaps, i0: int, i1: int, weights: F32) -> None:
     if not finite.all():
         out.n_non_finite += int(weights.size - finite.sum())
         weights = np.where(finite, weights, np.float32(0))
-    grouped = weights.reshape(i1 - i0, -1, out.group)
+    grouped = _grouped(out, weights)
     out.low, out.high = min(out.low, float(weights.min())), max(out.high, float(weights.max()))
     peak = np.abs(grouped).max(axis=2)
     with np.errstate(over="ignore"):
-        squares = np.square(weights, dtype=np.float64).reshape(grouped.shape)
-        out.peak[i0:i1], out.power[i0:i1] = peak, squares.mean(axis=2)
+        squares = np.square(grouped, dtype=np.float64)
+        out.peak[i0:i1], out.power[i0:i1] = peak, squares.sum(axis=2) / out.widths
         out.total += float(weights.sum(dtype=np.float64))
         out.squares += float(squares.sum())
         out.fourth += float(np.square(squares).sum())
     out.n_zero += int((peak == 0).sum())
 
 
-def _codes(out: TensorMaps, block: BlockType, i0: int, i1: int, raw: NDArray[np.uint8], counts: NDArray[np.int64],
-           floats: dict[float, int]) -> None:  # fmt: skip
+def _grouped(out: TensorMaps, values: NDArray[Any]) -> NDArray[Any]:
+    """(n, n_cols) as (n, groups, group), the last group filled up with zeros."""
+    missing = out.widths.size * out.group - values.shape[1]
+    return (np.pad(values, ((0, 0), (0, missing))) if missing else values).reshape(len(values), -1, out.group)
+
+
+def _codes(out: TensorMaps, block: BlockType, i0: int, i1: int, column: int, raw: NDArray[np.uint8],
+           counts: NDArray[np.int64], floats: dict[float, int]) -> int:  # fmt: skip
+    """Count in blocks of one type; ``column``: of their first scale in a row. Returns the column after the last."""
     assert block.unpack is not None and out.scale is not None
     with np.errstate(all="ignore"):
         parts = block.unpack(np.ascontiguousarray(raw).reshape(-1, block.block_bytes))
         magnitude = np.abs(parts.scales).reshape(i1 - i0, -1)
-    out.scale[i0:i1] = np.where(np.isfinite(magnitude), magnitude, 0)
+    end = column + magnitude.shape[1]
+    out.scale[i0:i1, column:end] = np.where(np.isfinite(magnitude), magnitude, 0)
     out.scales = out.scales or Spread()
     out.scales.add(parts.scales)
     if parts.mins is not None:
@@ -223,7 +238,8 @@ def _codes(out: TensorMaps, block: BlockType, i0: int, i1: int, raw: NDArray[np.
         for value, n in zip(*np.unique(codes, return_counts=True), strict=True):
             floats[float(value)] = floats.get(float(value), 0) + int(n)
     else:
-        counts += np.bincount(codes.view(np.uint8).ravel(), minlength=256)
+        counts += np.bincount(np.ascontiguousarray(codes).view(np.uint8).ravel(), minlength=256)
+    return end
 
 
 def _errors(out: TensorMaps, i0: int, i1: int, weights: F32, wanted: F32) -> None:
@@ -231,7 +247,7 @@ def _errors(out: TensorMaps, i0: int, i1: int, weights: F32, wanted: F32) -> Non
     with np.errstate(all="ignore"):
         difference = weights.astype(np.float64) - wanted
         squares = np.where(np.isfinite(difference), np.square(difference), np.inf)
-        out.error[i0:i1] = squares.reshape(i1 - i0, -1, out.group).mean(axis=2)
+        out.error[i0:i1] = _grouped(out, squares).sum(axis=2) / out.widths
         out.signal += float(np.square(wanted, dtype=np.float64).sum())
         out.product += float((weights.astype(np.float64) * wanted).sum())
         out.largest_error = max(out.largest_error, float(np.sqrt(squares.max())))

@@ -48,10 +48,10 @@ class Step:
 
 
 @lru_cache(maxsize=64)
-def steps(name: str) -> tuple[Step, ...]:
+def steps(block_type: BlockType) -> tuple[Step, ...]:
     """The decoding steps of a block type, parsed."""
     out = []
-    for line in formulas.STEPS[name]:
+    for line in formulas.steps(block_type):
         left, text = (part.strip() for part in line.split("=", 1))
         tree = ast.parse(text, mode="eval").body
         reads = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
@@ -92,7 +92,7 @@ class Decoder:
 
     def __init__(self, block_type: BlockType, block: U8) -> None:
         self.type = block_type
-        self.steps = steps(block_type.name)
+        self.steps = steps(block_type)
         self._fields = {field.name: field for field in block_type.layout}
         self._numbers = {field.name: field_numbers(field, block) for field in block_type.layout}
         self._cache: dict[tuple[Any, ...], Value] = {}

@@ -23,7 +23,7 @@ class Placement:
 
     ``row``, ``block``: which one (of how many a row: ``blocks_per_row``). ``data``: uint8 (block_bytes,), in the order
     of the type's layout. ``offsets``: place of each byte in ``path``. ``n_weights``: weights of the block that the row
-    uses, from the first. ``order``: name of the byte order.
+    uses, from the first. ``first_column``: the column of its first weight. ``order``: name of the byte order.
     """
 
     path: str
@@ -34,6 +34,7 @@ class Placement:
     offsets: Sequence[int]
     n_weights: int
     order: str = "rows"
+    first_column: int = 0
 
     @property
     def is_contiguous(self) -> bool:
@@ -95,26 +96,27 @@ def place(tensor: Tensor, row: int | None, block: int) -> Placement:
 def in_panels(tensor: Tensor, row: int | None, block: int) -> Placement:
     """`place` for a tensor in panels: ``spec/panels.md`` says where each unit of a block lies."""
     row, block, per_row = _numbers(tensor, row, block)
-    name, size = tensor.type.name, tensor.type.block_bytes
+    name, size, kind = tensor.type.name, tensor.type.block_bytes, tensor.row.type_of(block)
     panel, lane = divmod(row, panels.ROWS)
-    # Of float types 8 weights, each a block of its own, share a panel block.
-    unit_bytes = panels.block_bytes(name)
+    # Of float types 8 weights, each a block of its own, share a panel block; the tail of a ragged row has its own.
+    unit_bytes, units = panels.block_bytes(name), panels.units(kind)
     within = []
-    for byte in range(block * size, (block + 1) * size):
+    for byte in range(block * size, block * size + kind.block_bytes):
         column, at = divmod(byte, unit_bytes)
-        start, width = _unit(name, at)
+        start, width = _unit(units, at)
         within.append(panels.ROWS * (column * unit_bytes + start) + width * lane + at - start)
     data = np.array(tensor.panels[panel, within])
     first = tensor.offset_bytes + panel * panels.panel_bytes(name, tensor.row_bytes)
     return Placement(
-        tensor.path, row, block, per_row, data, [first + each for each in within], tensor.type.block_size, "panels"
+        tensor.path, row, block, per_row, data, [first + each for each in within], kind.block_size,
+        "panels", block * tensor.type.block_size,
     )
 
 
-def _unit(name: str, byte: int) -> tuple[int, int]:
+def _unit(units: tuple[tuple[int, int], ...], byte: int) -> tuple[int, int]:
     """The unit that byte ``byte`` of a block belongs to: its first byte, and its width."""
     at = 0
-    for n_bytes, width in panels.UNITS[name]:
+    for n_bytes, width in units:
         if byte < at + n_bytes:
             return byte - (byte - at) % width, width
         at += n_bytes
@@ -128,13 +130,14 @@ def rows(tensor: Tensor, row: int | None, block: int) -> Placement:
     raw = tensor.raw_rows(row, row + 1)[0, block * size : (block + 1) * size]
     start = tensor.offset_bytes + row * tensor.row_bytes + block * size
     return Placement(
-        tensor.path, row, block, per_row, np.array(raw), range(start, start + size), tensor.type.block_size
+        tensor.path, row, block, per_row, np.array(raw), range(start, start + size), tensor.type.block_size,
+        first_column=block * tensor.type.block_size,
     )
 
 
 def _numbers(tensor: Tensor, row: int | None, block: int) -> tuple[int, int, int]:
     """The row, the block in it, and the blocks of a row, after they were checked."""
-    per_row = tensor.n_cols // tensor.type.block_size
+    per_row = tensor.row.n_blocks
     if row is None:
         _check(tensor, "block", block, tensor.n_rows * per_row)
         row, block = divmod(block, per_row)

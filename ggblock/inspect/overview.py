@@ -196,6 +196,11 @@ def _type_notes(file: GgufFile) -> Iterator[Note]:
             f"{words.plural(len(short), 'tensor')} of {labels}, {n_bits:.2f} bits per weight: rows of {columns} are no "
             "multiple of 256, which the super-block types need",
         )
+    ragged = [t for t in tensors if t.row.tail is not None]
+    if ragged:
+        columns = ", ".join(map(str, sorted({t.n_cols for t in ragged})))
+        yield Note("ragged", f"{words.plural(len(ragged), 'tensor')} with ragged rows, of {columns} columns: the last "
+                             "super-block of a row keeps only the sub-blocks in use")
     for t in tensors:
         if t.type.name in _RUN_TIME_ONLY:
             yield Note("run_time_type", f"{t.name} is {t.type.label}, a type for activations at run time")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..blocks import BlockType
 from ..format.reader import Tensor
 from . import words
 from .maps import LEVELS, SATURATED, Rows, Spread, TensorMaps, measure
@@ -57,7 +58,7 @@ def tensor_report(tensor: Tensor, reference: Rows | None = None, progress: Any =
     if maps.error is not None:
         unit = maps.signal / maps.n_weights or 1.0
         worst_blocks = _largest(maps.error / unit)
-        by_row = maps.error.astype(np.float64).mean(axis=1) / unit
+        by_row = maps.error.astype(np.float64) @ maps.widths / tensor.n_cols / unit
         order = np.argsort(-by_row, kind="stable")[:NAMED]
         worst_rows = tuple(BlockRank(int(r), 0, float(by_row[r])) for r in order if by_row[r] > 0)
     return TensorReport(tensor, maps, _largest(maps.peak / scale), worst_blocks, worst_rows)
@@ -81,11 +82,10 @@ def report_document(report: TensorReport) -> dict[str, Any]:
         "name": words.json_text(t.name), "type": t.type.name, "shape": list(t.shape), "n_weights": t.n_weights,
         "n_bytes": t.n_bytes, "offset_bytes": t.offset_bytes, "path": words.json_text(t.path),
         "bits_per_weight": 8 * t.n_bytes / t.n_weights, "order": "panels" if t.in_panels else "rows",
-        "layout": [
-            {"name": f.name, "offset": f.offset, "n_bytes": f.n_bytes, "count": f.count, "bits": f.bits,
-             "kind": f.kind, "plane": f.plane, "meaning": f.meaning}
-            for f in t.type.layout
-        ],
+        "layout": _layout(t.type),
+        "tail": None if t.row.tail is None else {
+            "block_size": t.row.tail.block_size, "block_bytes": t.row.tail.block_bytes, "layout": _layout(t.row.tail),
+        },
         "scales": _spread(m.scales), "mins": _spread(m.mins),
         "codes": [{"code": words.json_number(code), "count": n} for code, n in m.codes.items()],
         "levels": LEVELS[t.type.name][0] if t.type.name in LEVELS else None,
@@ -116,6 +116,14 @@ def report_document(report: TensorReport) -> dict[str, Any]:
     return document
 
 
+def _layout(block: BlockType) -> list[dict[str, Any]]:
+    return [
+        {"name": f.name, "offset": f.offset, "n_bytes": f.n_bytes, "count": f.count, "bits": f.bits, "kind": f.kind,
+         "plane": f.plane, "meaning": f.meaning}
+        for f in block.layout
+    ]  # fmt: skip
+
+
 def _rank(each: BlockRank) -> dict[str, Any]:
     return {"row": each.row, "block": each.block, "value": words.json_number(each.value)}
 
@@ -143,6 +151,13 @@ def lines(report: TensorReport) -> Iterator[str]:
     yield f"layout of a block of {words.plural(t.type.block_size, 'weight')}, {t.type.bits_per_weight:g} bits each"
     for f in t.type.layout:
         yield f"  bytes {f.offset:>3} to {f.end - 1:<3}  {f.name:<9} {f.count:>4} x {f.kind:<7} {f.meaning}"
+    if t.row.tail is not None:
+        yield (
+            f"the last of the {t.row.n_blocks} blocks of a row is a tail of {t.row.tail.block_size} weights in "
+            f"{t.row.tail.block_bytes} bytes:"
+        )
+        for f in t.row.tail.layout:
+            yield f"  bytes {f.offset:>3} to {f.end - 1:<3}  {f.name:<9} {f.count:>4} x {f.kind:<7} {f.meaning}"
     yield ""
     for name, spread in (("scales", m.scales), ("mins", m.mins)):
         if spread is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..blocks import BlockType, Field, by_name
+from ..blocks.base import take
 from ..format.reader import Tensor
 from .maps import row_chunks
 
@@ -33,16 +34,21 @@ class BadBlocks:
 
 def bad_blocks(tensor: Tensor) -> Iterator[BadBlocks]:
     """What is wrong with a tensor's blocks; reads all of it."""
-    rules = _rules(tensor.type)
+    row = tensor.row
+    kinds = {kind: _rules(kind) for kind in (row.block, row.tail) if kind is not None}
+    rules = kinds[row.block]
     counts, firsts = [0] * len(rules), [-1] * len(rules)
-    per_row = tensor.row_bytes // tensor.type.block_bytes
     for i0, i1 in row_chunks(tensor):
-        blocks = tensor.raw_rows(i0, i1).reshape(-1, tensor.type.block_bytes)
-        for n, (_, _, rule) in enumerate(rules):
-            wrong = rule(blocks)
+        parts = [
+            (kinds[kind], np.ascontiguousarray(part).reshape(-1, kind.block_bytes))
+            for kind, part in row.parts(tensor.raw_rows(i0, i1))
+        ]
+        for n in range(len(rules)):
+            marks = [own[n][2](blocks).reshape(i1 - i0, -1) for own, blocks in parts]
+            wrong = np.concatenate(marks, axis=1).reshape(-1)
             found = int(wrong.sum())
             if found and firsts[n] < 0:
-                firsts[n] = i0 * per_row + int(np.argmax(wrong))
+                firsts[n] = i0 * row.n_blocks + int(np.argmax(wrong))
             counts[n] += found
     for (code, message, _), count, first in zip(rules, counts, firsts, strict=True):
         if count:
@@ -58,7 +64,7 @@ def _rules(block: BlockType) -> list[Rule]:
     floats = [field for field in block.layout if field.kind in _EXPONENTS]
     if floats:
         rules.append(("non_finite", f"a {what} that is infinite or no number", lambda b: _non_finite(b, floats)))
-    rules += _SPECIAL.get(block.name, [])
+    rules += _TAILS[block.name](block) if block.name in _TAILS else _SPECIAL.get(block.name, [])
     return rules
 
 
@@ -89,15 +95,29 @@ def _iq1_m_scale(blocks: NDArray[np.uint8]) -> Mask:
     return ((words[:, 3] & 7) == 7) & ((words[:, 2] & 12) == 12)
 
 
-def _tq1_0_byte(blocks: NDArray[np.uint8]) -> Mask:
-    allowed = np.zeros(256, np.bool_)
+def _tq1_0(block: BlockType) -> list[Rule]:
+    allowed, qs = np.zeros(256, np.bool_), block.field("qs")
     allowed[_TRIT_BYTES] = True
-    return np.asarray(~allowed[blocks[:, :48]].all(axis=1))
+
+    def rule(blocks: NDArray[np.uint8]) -> Mask:
+        return np.asarray(~allowed[take(blocks, qs)].all(axis=1))
+
+    return [("impossible_code", "a byte that stands for no five ternary digits", rule)]
 
 
-def _tq2_0_code(blocks: NDArray[np.uint8]) -> Mask:
-    codes = blocks[:, :64]
-    return np.asarray((codes & codes >> np.uint8(1) & np.uint8(0x55)).any(axis=1))
+def _tq2_0(block: BlockType) -> list[Rule]:
+    def rule(blocks: NDArray[np.uint8]) -> Mask:
+        codes = take(blocks, block.field("qs"))
+        return np.asarray((codes & codes >> np.uint8(1) & np.uint8(0x55)).any(axis=1))
+
+    return [("impossible_code", "a code of 3 in a ternary type", rule)]
+
+
+def _nvfp4(block: BlockType) -> list[Rule]:
+    def rule(blocks: NDArray[np.uint8]) -> Mask:
+        return np.asarray((take(blocks, block.field("d")) >= 127).any(axis=1))
+
+    return [("impossible_code", "a scale with its sign bit set or of 127, which means no number", rule)]
 
 
 def _q8_k_sums(blocks: NDArray[np.uint8]) -> Mask:
@@ -111,17 +131,14 @@ def _q8_k_huge(blocks: NDArray[np.uint8]) -> Mask:
     return np.asarray((exponent >= 247) & (exponent < 255))
 
 
+#: Types with tails: rules that go by the layout.
+_TAILS: dict[str, Callable[[BlockType], list[Rule]]] = {"tq1_0": _tq1_0, "tq2_0": _tq2_0, "nvfp4": _nvfp4}
+
 _SPECIAL: dict[str, list[Rule]] = {
     "iq1_m": [("non_finite", "a scale that is infinite or no number", _iq1_m_scale)],
-    "tq1_0": [("impossible_code", "a byte that stands for no five ternary digits", _tq1_0_byte)],
-    "tq2_0": [("impossible_code", "a code of 3 in a ternary type", _tq2_0_code)],
     "mxfp4": [
         ("overflow", "a scale so large that weights are infinite", _overflow("mxfp4", lambda b: b[:, 0] >= 252)),
         ("impossible_code", "a scale of 255, which means no number", lambda b: b[:, 0] == 255),
-    ],
-    "nvfp4": [
-        ("impossible_code", "a scale with its sign bit set or of 127, which means no number",
-         lambda b: (b[:, :4] >= 127).any(axis=1))
     ],
     "q8_k": [
         ("impossible_code", "stored sums that are not those of the codes", _q8_k_sums),
