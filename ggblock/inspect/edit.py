@@ -1,8 +1,8 @@
 """Change a file's metadata and tensor names, and leave every tensor's bytes as they are.
 
-The result appears under its name whole or not at all: it is made beside it and then renamed. Where the header keeps its
-size and the file system can share blocks between files (Btrfs, XFS), nothing but
-the header is written; else the system copies the data without passing it through this process.
+The result appears under its name whole or not at all: it is made beside it and then renamed. Where the file system can
+share blocks between files (Btrfs, XFS), nothing but the header is written; one that grows or shrinks is filled up, so
+that the data move by whole blocks. Elsewhere the system copies the data without passing it through this process.
 """
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import shutil
+import struct
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,7 +25,10 @@ from . import files
 
 #: Filler that keeps the header's size, so that the tensors stay where they are; a ``u8[]`` of zeros.
 PADDING = "ggblock.padding"
-_FICLONE = 0x40049409
+#: Linux's ioctl that makes a range of one file share the blocks of another's.
+_FICLONERANGE = 0x4020940D
+#: Ranges are shared in multiples of this: the block size of Btrfs and XFS on most machines.
+_BLOCK = 4096
 _STEP = 1 << 24
 
 
@@ -78,10 +83,11 @@ def edit(path: str | os.PathLike[str], out: str | os.PathLike[str] | None, chang
             values[checksums.HEADER] = Typed("str", checksums.UNKNOWN)
         records = _records(head, changes, source)
         align = _alignment(values, records, source)
-        new = _sized(values, records, align, old_base, keep=out is None, path=source)
+        target = source if out is None else os.fspath(out)
+        block = 1 if out is None or old_base % align or not _can_share(mapped, target) else _BLOCK
+        new = _sized(values, records, align, old_base, keep=out is None, path=source, block=block)
         gaps = (mapped.data[start:end] for start, end in _gaps(old_base, mapped.size, spans))
         new = checksums.seal(new, gaps)
-        target = source if out is None else os.fspath(out)
         if out is not None:
             files.refuse_inputs(target, [source])
         return _write(mapped, target, new, old_base, sum(end - start for start, end in spans))
@@ -179,15 +185,23 @@ def _alignment(values: dict[str, Typed], records: list[header.TensorRecord], pat
 
 
 def _sized(values: dict[str, Typed], records: list[header.TensorRecord], align: int, old_base: int, *, keep: bool,
-           path: str) -> bytes:  # fmt: skip
-    """The new header with its padding. ``keep``: of exactly ``old_base`` bytes, by a filler key where needed."""
+           path: str, block: int = 1) -> bytes:  # fmt: skip
+    """The new header with its padding, and a filler key where that is needed.
+
+    ``keep``: of exactly ``old_base`` bytes. Else ``old_base`` more or less a multiple of ``block``.
+    """
     had_filler = values.pop(PADDING, None) is not None
     plain = encode.header(values, records)
     base = -(-len(plain) // align) * align
-    if base == old_base or not (keep or had_filler):
+    if base == old_base or (not (keep or had_filler) and (base - old_base) % block == 0):
         return plain.ljust(base, b"\0")
     # The filler's own record: length, name, kind, element kind, count, and its zeros.
-    room = old_base - len(plain) - (8 + len(PADDING) + 4 + 4 + 8)
+    least = len(plain) + 8 + len(PADDING) + 4 + 4 + 8
+    room = old_base - least
+    if not keep and block > 1:
+        room = room % block
+        filled = encode.header({**values, PADDING: Typed("u8[]", [0] * room)}, records)
+        return filled
     if base < old_base and room >= 0:
         filled = encode.header({**values, PADDING: Typed("u8[]", [0] * room)}, records)
         return filled.ljust(-(-len(filled) // align) * align, b"\0")
@@ -225,14 +239,15 @@ def _write(mapped: Mapped, target: str, new: bytes, old_base: int, tensor_bytes:
         if os.path.isdir(target):
             raise errors.CannotWrite("is a directory", file=target)
         with open(mapped.path, "rb") as source, open(temporary, "xb") as stream:
-            how = "copy"
-            if len(new) == old_base and _share(source.fileno(), stream.fileno()):
-                how = "reflink"
-                stream.write(new)
-            else:
-                stream.write(new)
-                stream.flush()
-                _copy(source.fileno(), stream.fileno(), old_base, mapped.size - old_base)
+            stream.write(new)
+            # Up to where a block begins in both files, the data are copied; the rest is shared where it can be.
+            shared = min(mapped.size, -(-old_base // _BLOCK) * _BLOCK)
+            stream.write(mapped.data[old_base:shared])
+            stream.flush()
+            how = "reflink"
+            if not _share(source.fileno(), stream.fileno(), shared, stream.tell()):
+                how = "copy"
+                _copy(source.fileno(), stream.fileno(), shared, mapped.size - shared)
             stream.flush()
             os.fsync(stream.fileno())
         shutil.copymode(mapped.path, temporary)
@@ -245,12 +260,26 @@ def _write(mapped: Mapped, target: str, new: bytes, old_base: int, tensor_bytes:
     return Edited(target, n_bytes, how, len(new), tensor_bytes)
 
 
-def _share(source: int, target: int) -> bool:
-    """Make the empty file ``target`` share all blocks of ``source``; False where the file system cannot."""
+def _can_share(mapped: Mapped, target: str) -> bool:
+    """Whether a file beside ``target`` can share blocks with the mapped one: tried with one block."""
+    if mapped.size < _BLOCK:
+        return False
+    try:
+        with open(mapped.path, "rb") as source, tempfile.TemporaryFile(dir=os.path.dirname(target) or ".") as probe:
+            return _share(source.fileno(), probe.fileno(), 0, 0, _BLOCK)
+    except OSError:
+        return False
+
+
+def _share(source: int, target: int, offset: int, to: int, n_bytes: int = 0) -> bool:
+    """Make ``target``, from ``to`` on, share the blocks of ``source`` from ``offset`` on, to its end for 0 ``n_bytes``.
+
+    False where the file system cannot, or where the two places are no whole blocks apart.
+    """
     try:
         import fcntl
 
-        fcntl.ioctl(target, _FICLONE, source)
+        fcntl.ioctl(target, _FICLONERANGE, struct.pack("=qQQQ", source, offset, n_bytes, to))
     except (ImportError, OSError):
         return False
     return True

@@ -110,6 +110,58 @@ def test_a_failure_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyP
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    ("module", "name"), [(editing, "_copy"), (os, "fsync"), (editing.shutil, "copymode"), (os, "replace")]
+)
+def test_an_interruption_leaves_nothing_behind(
+    module: object, name: str, in_place: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C at any step: no new file, no temporary one, and the old one as it was."""
+    before, old = path.read_bytes(), path.with_name("old.gguf")
+    old.write_bytes(b"an older file")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        edit(path, None if in_place else old, Changes({"general.name": Typed("str", "abcd")}))
+    monkeypatch.undo()
+    assert path.read_bytes() == before and old.read_bytes() == b"an older file"
+    assert sorted(path.parent.iterdir()) == [path, old]
+
+
+def test_places_that_cannot_be_written_are_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = Changes({"general.name": Typed("str", "abcd")})
+    with pytest.raises(errors.CannotWrite, match="No such file"):
+        edit(path, path.parent / "none" / "x.gguf", changes)
+    with pytest.raises(errors.CannotWrite, match="is a directory"):
+        edit(path, path.parent, changes)
+    before = path.read_bytes()
+    opened = open
+
+    def refuse(name: object, mode: str = "r", *rest: object, **more: object) -> object:
+        if "x" in mode:  # what a folder without write permission answers; the tests may run as root
+            raise PermissionError(13, "Permission denied")
+        return opened(name, mode, *rest, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(errors.CannotWrite, match="Permission denied"):
+        edit(path, None, changes)
+    monkeypatch.undo()
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+def test_permissions_and_links_stay(path: Path) -> None:
+    path.chmod(0o640)
+    link = path.with_name("link.gguf")
+    link.symlink_to(path)
+    edit(link, None, Changes({"general.name": Typed("str", "abcd")}))
+    assert link.is_symlink() and contents(path)[0]["general.name"] == "abcd"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_data_passes_without_copy_file_range_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "copy_file_range", raising=False)
     monkeypatch.setattr(editing, "_STEP", 1000)
@@ -117,20 +169,48 @@ def test_data_passes_without_copy_file_range_too(path: Path, monkeypatch: pytest
     assert contents(path.with_name("out.gguf"))[1] == contents(path)[1]
 
 
-def test_where_blocks_can_be_shared_only_the_header_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path that Btrfs and XFS take, with a stand-in for the system call that shares the blocks."""
+@pytest.mark.parametrize("n", [4, 5, 99, 40_000])
+@pytest.mark.parametrize("seal", [False, True])
+def test_where_blocks_can_be_shared_only_the_header_is_written(
+    n: int, seal: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path that Btrfs and XFS take, with a stand-in for the system call: it shares whole blocks at whole blocks."""
+    shared = []
 
-    def share(source: int, target: int) -> bool:
-        os.write(target, os.pread(source, os.fstat(source).st_size, 0))
-        os.lseek(target, 0, os.SEEK_SET)
+    def share(source: int, target: int, offset: int, to: int, n_bytes: int = 0) -> bool:
+        if offset % 4096 or to % 4096:
+            return False
+        shared.append((offset, to))
+        os.pwrite(target, os.pread(source, n_bytes or os.fstat(source).st_size, offset), to)
         return True
 
     monkeypatch.setattr(editing, "_share", share)
     _, tensors = contents(path)
-    done = edit(path, None, Changes({"general.name": Typed("str", "tiny2")}))
-    assert done.how == "reflink" and contents(path)[0]["general.name"] == "tiny2" and contents(path)[1] == tensors
-    longer = edit(path, path.with_name("out.gguf"), Changes({"general.name": Typed("str", "y" * 99)}))
-    assert longer.how == "copy" and contents(path.with_name("out.gguf"))[1] == tensors
+    out = path.with_name("out.gguf")
+    done = edit(path, out, Changes({"general.name": Typed("str", "n" * n)}, seal=seal))
+    assert done.how == "reflink" and contents(out)[1] == tensors and os.path.getsize(out) == done.n_bytes
+    assert contents(out)[0]["general.name"] == "n" * n and verify(out).faults == ()
+    assert shared[0] == (0, 0) and shared[1][0] == shared[1][1] - done.header_bytes + path_base(path)
+    shorter = edit(out, path.with_name("short.gguf"), Changes({"general.name": Typed("str", "s")}))
+    assert shorter.how == "reflink" and contents(path.with_name("short.gguf"))[1] == tensors
+    assert shorter.n_bytes < path.stat().st_size + 4096 + n
+
+
+def path_base(path: Path) -> int:
+    """Where the data section of a file begins."""
+    with ggblock.open(path) as file:
+        return min(tensor.offset_bytes for tensor in file.tensors.values())
+
+
+def test_in_place_shares_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def share(source: int, target: int, offset: int, to: int, n_bytes: int = 0) -> bool:
+        os.pwrite(target, os.pread(source, n_bytes or os.fstat(source).st_size, offset), to)
+        return offset == to
+
+    monkeypatch.setattr(editing, "_share", share)
+    _, tensors = contents(path)
+    done = edit(path, None, Changes({"general.name": Typed("str", "ab")}))
+    assert done.how == "reflink" and contents(path)[0]["general.name"] == "ab" and contents(path)[1] == tensors
 
 
 def test_checksums_are_added_kept_and_removed(path: Path, tmp_path: Path) -> None:
@@ -170,8 +250,11 @@ def test_changes_that_cannot_be_made(changes: Changes, error: type[Exception], p
 def test_the_input_is_never_the_output_by_another_name(path: Path) -> None:
     link = path.with_name("link.gguf")
     link.symlink_to(path)
-    with pytest.raises(errors.WouldOverwriteInput):
-        edit(path, link, Changes({"a": Typed("u8", 1)}))
+    hard = path.with_name("hard.gguf")
+    os.link(path, hard)
+    for out in (path, link, hard, path.parent / ".." / path.parent.name / path.name):
+        with pytest.raises(errors.WouldOverwriteInput):
+            edit(path, out, Changes({"a": Typed("u8", 1)}))
 
 
 def test_big_endian_files_are_refused(tmp_path: Path) -> None:
