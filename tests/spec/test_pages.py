@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ggblock import blocks
 from ggblock.blocks import registry
 from ggblock.format import byteorder, checksums, ggb, splits
-from tools import spec_pages
+from tools import spec_blocks, spec_pages
 
 SPEC = spec_pages.SPEC
 CONTAINER, PANELS = spec_pages.read_toml("container"), spec_pages.read_toml("panels")
@@ -65,6 +66,39 @@ def test_the_keys_are_those_that_the_package_names() -> None:
                     named.add(node.value)
     named |= {ggb.VERSION, ggb.OLD_ALIGNMENT}  # put together in the code
     assert named == {key["name"] for key in CONTAINER["key"]}
+
+
+#: Tables that a person wrote, by the first cell of their head, and what holds them against the rest.
+WRITTEN = {
+    ("README.md", ""): "links", ("blocks/README.md", ""): "links", ("blocks/README.md", "kind"): "test_kinds_of_fields",
+    ("blocks/README.md", "notation"): "the readers", ("container.md", "part"): "tests/format/test_spec.py",
+    ("container.md", "key"): "test_the_keys_are_those_that_the_package_names",
+    ("json/README.md", "command"): "tests/inspect/schemas.py", ("panels.md", "type"): "tests/format/test_panels.py",
+    ("reader.md", ""): "links", ("versioning.md", "number"): "prose", ("versioning.md", "unknown"): "prose",
+}
+
+
+def test_every_table_is_made_from_a_table_or_known() -> None:
+    found = set()
+    for page in PAGES:
+        text = (SPEC / page).read_text("utf-8")
+        if text.startswith("<!-- Made from"):
+            continue  # by tools/spec_blocks.py; tests/blocks/test_spec.py makes it again
+        text = re.sub(r"<!-- (\w+): made by .*?<!-- end of \1 -->", "", text, flags=re.DOTALL)
+        lines = text.splitlines()
+        for head, rule in pairwise(lines):
+            if re.fullmatch(r"\|(-+\|)+", rule):
+                found.add((page, head.strip("|").split("|")[0].strip()))
+    assert found == set(WRITTEN)
+
+
+def test_kinds_of_fields() -> None:
+    """The kinds that the blocks' fields have are those that blocks/README.md explains."""
+    text = (SPEC / "blocks" / "README.md").read_text("utf-8").split("## Fields")[1].split("## Decoding")[0]
+    explained = {kind for line in text.splitlines() if line.startswith("| `") for kind in
+                 re.findall(r"`(\w+)`", line.split("|")[1])}  # fmt: skip
+    used = {field["kind"] for spec in spec_blocks.load().values() for field in spec["fields"]}
+    assert used <= explained and explained - used <= {"u16", "u32"}
 
 
 PAGES = sorted(path.relative_to(SPEC).as_posix() for path in SPEC.rglob("*.md"))

@@ -16,7 +16,8 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-with atheris.instrument_imports(include=["ggblock.format", "ggblock.inspect", "ggblock.convert", "tools"]):
+ROOMS = ["ggblock.format", "ggblock.inspect", "ggblock.convert", "ggblock.tokenizer", "tools"]
+with atheris.instrument_imports(include=ROOMS):
     from tools.fuzz import targets
 
 

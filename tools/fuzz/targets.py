@@ -4,21 +4,27 @@ The tests run them on the seeds, so that they hold without a fuzzer.
 """
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from click.testing import CliRunner
 
 import ggblock
 from ggblock import errors
+from ggblock.cli.main import main
 from ggblock.convert import Options, execute, make_plan, open_source
-from ggblock.format import ArrayValue, GgufFile
+from ggblock.format import ArrayValue, GgufFile, Typed
 from ggblock.inspect import blockview, diff, overview, report
+from ggblock.inspect import edit as edits
+from ggblock.inspect.edit import Changes
 from ggblock.inspect.verify import verdict_document, verify
+from ggblock.tokenizer.bpe import BYTE_SYMBOLS
 from tests.format import craft
-from tools import spec_pages, spec_reader
+from tools import gen_golden_files, spec_pages, spec_reader
 
 FILES = spec_pages.SPEC / "files"
 
@@ -103,9 +109,53 @@ def convert(path: Path) -> None:
         before = target
 
 
+def edit(path: Path) -> None:
+    """A key changed and a tensor renamed, with checksums: the same rows, and a file that is whole; or a named error."""
+    file = _opened(path)
+    if file is None:
+        return
+    with file:
+        names, rows = list(file.tensors), [t.raw.tobytes() for t in file.tensors.values()]
+    target = path.with_name("edited.gguf")
+    changes = Changes({"spec.new": Typed("str", "x")}, (), {names[0]: "renamed"} if names else None, seal=True)
+    try:
+        edits.edit(path, target, changes)
+    except errors.GgblockError as fault:
+        assert "\n" not in str(fault)
+        return
+    with ggblock.open(target) as made:
+        assert [t.raw.tobytes() for t in made.tensors.values()] == rows and made.metadata["spec.new"] == "x"
+    assert not [fault for fault in verify(target, values=False).faults if fault.code == "checksum"]
+
+
+def commands(path: Path) -> None:
+    """The commands that look at a file: an exit code and a line, never a traceback."""
+    name = str(path)
+    for arguments in (
+        ["dump", name], ["dump", name, "--json"], ["verify", name], ["diff", name, name, "--json"],
+        ["dump", name, "--tensor", "w", "--block", "0"], ["dump", name, "--tensor", "w", "--json"],
+    ):  # fmt: skip
+        done = CliRunner().invoke(main, arguments)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise AssertionError(arguments) from done.exception
+        assert done.exit_code in (0, 1) and len(done.stderr.splitlines()) <= 1, (arguments, done.stderr)
+        if "--json" in arguments and done.exit_code == 0:
+            json.loads(done.stdout)
+
+
+def vocabulary(path: Path) -> None:
+    """A tokenizer of it: pieces that give the text back, or a named error."""
+    try:
+        tokenizer = ggblock.load_tokenizer(path)
+        tokenizer.detokenize(tokenizer.tokenize("The sky is blue, 3 times."))
+    except errors.GgblockError as fault:
+        assert "\n" not in str(fault)
+
+
 TARGETS: dict[str, Callable[[Path], None]] = {
-    "container": container, "readers": readers, "inspect": inspect, "convert": convert
-}
+    "container": container, "readers": readers, "inspect": inspect, "convert": convert, "edit": edit,
+    "commands": commands, "vocabulary": vocabulary,
+}  # fmt: skip
 
 
 def seeds() -> Iterator[bytes]:
@@ -117,6 +167,27 @@ def seeds() -> Iterator[bytes]:
     for path in sorted(FILES.iterdir()):
         if path.suffix in (".ggb", ".gguf") and path.stat().st_size <= 8192 and not path.name.startswith("split"):
             yield path.read_bytes()
+    yield from vocabularies()
+
+
+def vocabularies() -> Iterator[bytes]:
+    """Small files with a vocabulary of each model."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += ["\u2581", "t", "he", "\u2581the", "sky"]
+    letters = [*BYTE_SYMBOLS, "th", "the", "\u0120the", "<|end|>"]
+    types = [2, 3, 3, *[6] * 256, 1, 1, 1, 1, 1]
+    own = {
+        "llama": [("scores", "f32[]", [-float(i) for i in range(len(pieces))])],
+        "gpt2": [("merges", "str[]", ["t h", "th e", "\u0120 the"]), ("pre", "str", "gpt-2")],
+        "bert": [("unknown_token_id", "u32", 0)],
+    }
+    for model, keys in own.items():
+        tokens = letters if model == "gpt2" else pieces
+        kinds = [1] * (len(tokens) - 1) + [3] if model == "gpt2" else types
+        named = [("model", "str", model), ("tokens", "str[]", tokens), ("token_type", "i32[]", kinds), *keys,
+                 ("bos_token_id", "u32", 1), ("eos_token_id", "u32", 2), ("add_bos_token", "bool", True)]  # fmt: skip
+        prefixed = [(f"tokenizer.ggml.{key}", kind, value) for key, kind, value in named]
+        yield gen_golden_files.container([("general.architecture", "str", "llama"), *prefixed], [], 32)
 
 
 def words() -> Iterator[bytes]:
