@@ -1,7 +1,7 @@
 """The thread team: Python threads that run plans in code that holds no interpreter lock.
 
-Between jobs a worker first spins, then yields, then parks on a condition, so an idle model costs nothing. There is no
-OpenMP and nothing that a fork could break: after a fork a new team is made.
+A thread that waits first spins, then sleeps, so an idle model costs nothing and a busy machine is shared fairly
+(``kernels.team``). There is no OpenMP and nothing that a fork could break: after a fork a new team is made.
 """
 
 from __future__ import annotations
@@ -13,11 +13,19 @@ import threading
 import numpy as np
 
 from ..errors import SettingError
-from ..kernels import fields
+from ..kernels import sync
 from .memory import address, buffer
 from .store import kernels
 
 MAX_THREADS = 256
+
+_FUNCTIONS = {
+    sync.LOCK: "pthread_mutex_lock",
+    sync.UNLOCK: "pthread_mutex_unlock",
+    sync.SLEEP: "pthread_cond_wait",
+    sync.WAKE: "pthread_cond_broadcast",
+}
+_PTHREAD_BYTES = 128  # room for a mutex or a condition variable on any system (64 bytes at most where we looked)
 
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
@@ -31,6 +39,31 @@ def _yield_address() -> int:
     return ctypes.cast(f, ctypes.c_void_p).value or 0
 
 
+def _pthreads(words: np.ndarray) -> np.ndarray:
+    """Puts the addresses of a mutex, a condition variable and their functions into ``words``, where the system has
+    them; returns the memory they live in.
+    """
+    memory = buffer(2 * _PTHREAD_BYTES)
+    if os.name != "posix":
+        return memory
+    library = ctypes.CDLL(None)
+    mutex, condition = address(memory), address(memory) + _PTHREAD_BYTES
+    try:
+        functions = {
+            word: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for word, name in _FUNCTIONS.items()
+        }
+        failed = library.pthread_mutex_init(ctypes.c_void_p(mutex), None) or library.pthread_cond_init(
+            ctypes.c_void_p(condition), None
+        )
+    except AttributeError:  # no such function in this C library: threads yield
+        return memory
+    if not failed:
+        words[sync.MUTEX], words[sync.CONDITION] = mutex, condition
+        for word, function in functions.items():
+            words[word] = function
+    return memory
+
+
 class Team:
     """``n_threads`` threads, of which the caller of ``run`` is one. Raises ``SettingError`` for a number out of
     range.
@@ -42,8 +75,9 @@ class Team:
         self.n_threads = n_threads
         code = kernels(["team", "post"])
         self._team, self._post = _CALL(code["team"]), _CALL(code["post"])
-        self._sync = buffer(8 * (fields.N_SYNC + 16 * n_threads)).view(np.int64)
-        self._sync[fields.YIELD] = _yield_address()
+        self._sync = buffer(8 * (sync.N_SYNC + 16 * n_threads)).view(np.int64)
+        self._sync[sync.YIELD] = _yield_address()
+        self._pthreads = _pthreads(self._sync)
         self._address = address(self._sync)
         self._changed = threading.Condition()
         self._stop = False
@@ -58,11 +92,11 @@ class Team:
             self._threads.append(thread)
 
     def _work(self, number: int) -> None:
-        mine = fields.N_SYNC + 16 * number
+        mine = sync.N_SYNC + 16 * number
         while True:
             self._team(self._address, number, self.n_threads)
             with self._changed:
-                while not self._stop and self._sync[fields.JOB] == self._sync[mine]:
+                while not self._stop and self._sync[sync.JOB] == self._sync[mine]:
                     self._changed.wait()
                 if self._stop:
                     return
@@ -74,16 +108,16 @@ class Team:
         with self._running:
             if not self._threads and self.n_threads > 1:
                 self._start()
-            before = self._sync[fields.JOB]
+            before = self._sync[sync.JOB]
             try:
                 self._post(self._address, plan_address, n_rows)
-                if self.n_threads > 1:
+                if self.n_threads > 1 and not self._sync[sync.SLEEP]:
                     with self._changed:
                         self._changed.notify_all()
             finally:
                 # once a job is announced this thread must do its part, also when Ctrl-C comes here: the others wait
                 # for it
-                if self._sync[fields.JOB] != before:
+                if self._sync[sync.JOB] != before:
                     self._team(self._address, 0, self.n_threads)
 
     def close(self) -> None:
@@ -91,7 +125,7 @@ class Team:
         with self._changed:
             self._stop = True
             if self._pid == os.getpid():
-                self._sync[fields.JOB] = -1
+                self._post(self._address, 0, 0)
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(timeout=5)

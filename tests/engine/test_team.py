@@ -33,6 +33,22 @@ def test_same_results_with_any_number_of_threads(tmp_path: Path) -> None:
         team.close()
 
 
+def test_without_pthreads_threads_yield_and_park(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    asleep = Team(3)
+    expected = Chain(tmp_path, asleep).run(1)
+    asleep.close()
+    monkeypatch.setattr("ggblock.engine.team._pthreads", lambda words: words[:0])
+    before = set(threading.enumerate())
+    team = Team(3)
+    chain = Chain(tmp_path, team)
+    for _ in range(5):
+        assert np.array_equal(chain.run(1), expected)
+        time.sleep(0.05)
+    team.close()
+    assert set(threading.enumerate()) == before
+
+
 @pytest.fixture
 def busy_machine() -> Iterator[None]:
     """Two spinning processes for each processor."""

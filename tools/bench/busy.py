@@ -90,7 +90,7 @@ def report(args: argparse.Namespace, samples: table.Samples, model: str) -> list
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["smollm2", "b1-q4_k_m"], help="as of table.py")
-    parser.add_argument("--test", default="tg64")
+    parser.add_argument("--test", default="tg16")
     table.common_options(parser)
     args = parser.parse_args()
     args.peer_only = False
