@@ -58,7 +58,9 @@ def _places(place: Placement) -> Iterator[str]:
     for run in place.runs:
         last = run.first + run.count * run.width - 1
         unit = words.plural(run.width, "byte")
-        if run.count == 1:
+        if run.count * run.width == 1:
+            yield f"  byte {run.first}: at {run.start}"
+        elif run.count == 1:
             yield f"  bytes {run.first} to {last}: {unit} at {run.start}"
         else:
             ends = [run.start, run.start + run.step, run.start + (run.count - 1) * run.step]

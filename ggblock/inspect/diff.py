@@ -11,6 +11,7 @@ from ..format import checksums, ggb
 from ..format.metadata import ArrayValue, StringArray, Typed
 from ..format.reader import GgufFile, Tensor
 from . import words
+from .files import PADDING
 from .maps import row_chunks
 from .overview import metadata_value
 
@@ -18,7 +19,7 @@ Progress = Callable[[int, int], None]
 #: Changes of tensors that are no difference in content.
 SAME = frozenset({"moved", "order"})
 #: Keys that a conversion between the profiles changes.
-_STORAGE = checksums.KEYS | {ggb.VERSION, ggb.OLD_ALIGNMENT, "general.alignment"}
+_STORAGE = checksums.KEYS | {PADDING, ggb.VERSION, ggb.OLD_ALIGNMENT, "general.alignment"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class KeyChange:
     """A metadata key: ``change`` is ``added``, ``removed`` or ``changed``. Values are None where there is none.
 
     ``first_difference``: index of the first element that differs, for two arrays of one kind. ``is_storage``: it says
-    how the file is stored, and the two files have different profiles; no difference in content.
+    how the file is stored (filler, or what a profile requires where the two have different ones); no difference in
+    content.
     """
 
     key: str
@@ -93,9 +95,8 @@ def diff(first: GgufFile, second: GgufFile, progress: Progress | None = None) ->
 
 def _keys(first: GgufFile, second: GgufFile) -> list[KeyChange]:
     found = _changed_keys(first, second)
-    if (ggb.VERSION in first.metadata) == (ggb.VERSION in second.metadata):
-        return found
-    return [replace(each, is_storage=each.key in _STORAGE) for each in found]
+    storage = _STORAGE if (ggb.VERSION in first.metadata) != (ggb.VERSION in second.metadata) else frozenset({PADDING})
+    return [replace(each, is_storage=each.key in storage) for each in found]
 
 
 def _changed_keys(first: GgufFile, second: GgufFile) -> list[KeyChange]:

@@ -22,9 +22,8 @@ from ..format import checksums, encode, ggb, header, kinds, validate
 from ..format.mapped import Mapped
 from ..format.metadata import Typed, infer
 from . import files
+from .files import PADDING
 
-#: Filler that keeps the header's size, so that the tensors stay where they are; a ``u8[]`` of zeros.
-PADDING = "ggblock.padding"
 #: Linux's ioctl that makes a range of one file share the blocks of another's.
 _FICLONERANGE = 0x4020940D
 #: Ranges are shared in multiples of this: the block size of Btrfs and XFS on most machines.

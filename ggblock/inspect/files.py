@@ -8,6 +8,9 @@ from contextlib import suppress
 
 from .. import errors
 
+#: Metadata key of the filler that keeps a header's size, so that the tensors stay where they are; ``u8[]`` of zeros.
+PADDING = "ggblock.padding"
+
 
 def refuse_inputs(path: str, inputs: Iterable[str]) -> None:
     """Raise `errors.WouldOverwriteInput` when ``path`` is one of ``inputs``, by whatever name."""

@@ -225,7 +225,7 @@ def _values(tensor: Tensor) -> Iterator[Fault]:
         place = order.place(tensor, None, bad.first)
         which = f"row {place.row} block {place.block}, interleaved with others" if tensor.in_panels else \
             f"block {bad.first}"
-        message = f"{tensor.type.label}: {bad.message} ({bad.count} blocks; the first is {which})"
+        message = f"{tensor.type.label}: {bad.message} ({words.plural(bad.count, 'block')}; the first is {which})"
         yield Fault(bad.code, tensor.name, message, tensor.path, *place.span)
 
 

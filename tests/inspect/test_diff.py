@@ -9,6 +9,7 @@ import pytest
 import ggblock
 from ggblock.format import GgufWriter, TensorSpec, Typed
 from ggblock.inspect.diff import Difference, diff, difference_document
+from ggblock.inspect.edit import PADDING, Changes, edit
 from tests.inspect import crafted, schemas
 
 
@@ -93,3 +94,14 @@ def test_not_finite_values(tmp_path: Path) -> None:
             writer.write("w", np.array(values, np.float32))
     (change,) = differences(tmp_path / "a", tmp_path / "b").tensors
     assert change.nmse == pytest.approx(1 / 5) and change.largest == 1
+
+
+def test_the_filler_of_an_edit_is_no_difference(tmp_path: Path) -> None:
+    """A header that was shortened in place holds a filler; the content is that of a file without it."""
+    path, other = crafted.write(tmp_path / "a.gguf"), tmp_path / "b.gguf"
+    edit(path, other, Changes({}, ["general.name"]))
+    edit(path, None, Changes({}, ["general.name"]))
+    with ggblock.open(path) as a, ggblock.open(other) as b:
+        assert (PADDING in a.metadata) != (PADDING in b.metadata)
+        found = diff(a, b)
+    assert found.is_none and [(each.key, each.is_storage) for each in found.keys] == [(PADDING, True)]
