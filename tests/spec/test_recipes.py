@@ -4,6 +4,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ggblock.convert import recipes
-from tools import spec_blocks, spec_pages
+from tools import spec_blocks, spec_pages, spec_panels
 
 PROCEDURE = spec_pages.read_toml("recipes")
 DATA = spec_blocks.tomllib.loads((spec_pages.SPEC.parent / PROCEDURE["data"]).read_text("utf-8"))
-SIZES = {name: spec["block_size"] for name, spec in spec_blocks.load().items()}
+SIZES = {"block_size": {name: spec["block_size"] for name, spec in spec_blocks.load().items()}}
+SIZES["step"] = SIZES["block_size"] | {
+    name: entry["tail"]["step"] for name, entry in spec_panels.load()["types"].items() if "tail" in entry
+}
 GOLDEN = json.loads((Path(__file__).parents[1] / "convert" / "golden" / "recipes.json").read_text())
 
 
+@cache
 def value(expression: str, **names: int) -> int:
     scope = spec_blocks.Scope({name: np.int64(number) for name, number in names.items()}, {}, {})
     return int(scope.value(ast.parse(expression, mode="eval").body))
@@ -39,8 +44,11 @@ def class_of(name: str) -> str:
     return ""
 
 
-def choose(recipe: str, shapes: dict[str, list[int]], model: dict[str, int], importance: bool) -> dict[str, str]:
+def choose(
+    recipe: str, shapes: dict[str, list[int]], model: dict[str, int], importance: bool, profile: str = "gguf"
+) -> dict[str, str]:
     """The procedure of recipes.md, step by step, without overrides."""
+    sizes = SIZES[PROCEDURE["fits"][profile]]
     entry = DATA["recipe"][recipe]
     base, matrices = entry["type"], [name for name in shapes if not is_plain(name, shapes[name])]
     order = sorted(matrices, key=lambda name: (int((re.match(r"blk\.(\d+)\.", name) or [0, 1 << 30])[1]), name))
@@ -55,7 +63,7 @@ def choose(recipe: str, shapes: dict[str, list[int]], model: dict[str, int], imp
         is_head = kind == "output" or (kind == "token_embd" and "output.weight" not in shapes)
         if base in ("f32", "f16", "bf16"):
             chosen = base
-        elif is_head and n_cols % SIZES[base]:
+        elif is_head and n_cols % sizes[base]:
             chosen = DATA["head"]["when_it_does_not_fit"]
         elif is_head:
             chosen = base if base in DATA["head"]["unless"] else DATA["head"]["type"]
@@ -77,7 +85,7 @@ def choose(recipe: str, shapes: dict[str, list[int]], model: dict[str, int], imp
                 if kind in rule["tensors"] and chosen in rule.get("instead_of", [chosen]):
                     chosen = rule["type"] if value(rule["when"], **model) else chosen
         for other in (DATA["fallback"].get(chosen, "f16"), "f16"):
-            if n_cols % SIZES[chosen]:
+            if n_cols % sizes[chosen]:
                 chosen = other
         out[name] = chosen
     return out
@@ -92,22 +100,24 @@ def test_the_tables_choose_what_llama_cpp_chooses(name: str) -> None:
         assert found and found == {tensor: expected[tensor] for tensor in found}, recipe
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_the_package_chooses_what_the_tables_choose(data: st.DataObject) -> None:
     n_layers = data.draw(st.sampled_from([1, 2, 7, 16, 33, 80]))
     n_kv = data.draw(st.sampled_from([1, 2, 8]))
     facts = {"n_layers": n_layers, "n_heads": n_kv * data.draw(st.sampled_from([1, 4, 8])), "n_kv_heads": n_kv,
              "n_experts": data.draw(st.sampled_from([0, 4, 8]))}  # fmt: skip
-    columns = st.sampled_from([256, 640, 96, 40, 512])
+    columns = st.sampled_from([256, 640, 96, 40, 512, 144])
     names = ["token_embd.weight", "output_norm.weight", *(["output.weight"] if data.draw(st.booleans()) else [])]
     for part in ("attn_v", "attn_qkv", "attn_k", "attn_output", "ffn_down", "ffn_up", "ffn_gate_inp"):
         names += [f"blk.{i}.{part}.weight" for i in range(n_layers)] if data.draw(st.booleans()) else []
     shapes: dict[str, Any] = {name: [64, data.draw(columns)] for name in names}
     shapes |= {"blk.0.attn_v.bias": [64], "output_norm.weight": [64], "blk.0.ffn_up.lone.weight": [1, 1, 256]}
     name, importance = data.draw(st.sampled_from(sorted(DATA["recipe"]))), data.draw(st.booleans())
-    ours = recipes.choose(recipes.recipe(name), shapes, recipes.Model(**facts), importance)
-    assert {tensor: choice.type.name for tensor, choice in ours.items()} == choose(name, shapes, facts, importance)
+    for profile in ("gguf", "ggb"):
+        ours = recipes.choose(recipes.recipe(name), shapes, recipes.Model(**facts), importance, profile == "ggb")
+        theirs = choose(name, shapes, facts, importance, profile)
+        assert {tensor: choice.type.name for tensor, choice in ours.items()} == theirs
 
 
 def test_rules_say_nothing_that_the_specification_does_not_know() -> None:
