@@ -6,9 +6,10 @@ SHA-256 of every byte of the file that belongs to no tensor. Other readers ignor
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from . import kinds
 from .metadata import Typed
 
 TENSORS = "ggblock.tensors.sha256"
@@ -37,12 +38,41 @@ def room(n_tensors: int) -> dict[str, Typed]:
 def digits_at(head: bytes) -> int | None:
     """Where the 64 digits of `HEADER` start in the bytes before the data section; None when the key is not there.
 
-    The key is found by its record (length, name, kind, length of the value), which no other key and no text can
-    contain unless it was made to; the first one counts.
+    The key is found by its record (length, name, kind, length of the value), which no other key and no text contains
+    unless it was made to; only then the keys are walked through. ``head`` is a valid header.
     """
-    record = _RECORDS[">" if head[4:6] == b"\0\0" else "<"]  # half of the version; a small number has its digits there
+    order = ">" if head[4:6] == b"\0\0" else "<"  # half of the version; a small number has its digits there
+    record = _RECORDS[order]
     at = head.find(record)
+    if head.find(record, at + 1) >= 0:
+        at = next((key for key in _keys(head, order) if head.startswith(record, key)), -1)
     return at + len(record) if at >= 0 and at + len(record) + 64 <= len(head) else None
+
+
+def _keys(head: bytes, order: str) -> Iterator[int]:
+    """Where each key of a valid header starts."""
+
+    def number(letter: str, at: int) -> int:
+        return int(struct.unpack_from(order + letter, head, at)[0])
+
+    def behind(kind: kinds.ValueKind, at: int) -> int:
+        """The end of the value of ``kind`` at ``at``."""
+        if kind is kinds.STRING:
+            return at + 8 + number("Q", at)
+        if kind is not kinds.ARRAY:
+            return at + kind.n_bytes
+        of, count, at = kinds.BY_ID[number("I", at)], number("Q", at + 4), at + 12
+        if of.n_bytes:
+            return at + count * of.n_bytes
+        for _ in range(count):
+            at = behind(of, at)
+        return at
+
+    at = 24
+    for _ in range(number("Q", 16)):
+        yield at
+        at += 8 + number("Q", at)
+        at = behind(kinds.BY_ID[number("I", at)], at + 4)
 
 
 def header_digest(head: bytes, gaps: Iterable[bytes]) -> str:

@@ -86,7 +86,8 @@ def edit(path: str | os.PathLike[str], out: str | os.PathLike[str] | None, chang
         block = 1 if out is None or old_base % align or not _can_share(mapped, target) else _BLOCK
         new = _sized(values, records, align, old_base, keep=out is None, path=source, block=block)
         gaps = (mapped.data[start:end] for start, end in _gaps(old_base, mapped.size, spans))
-        new = checksums.seal(new, gaps)
+        if checksums.HEADER in values:
+            new = checksums.seal(new, gaps)
         if out is not None:
             files.refuse_inputs(target, [source])
         return _write(mapped, target, new, old_base, sum(end - start for start, end in spans))

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 import ggblock
-from ggblock.format import GgufWriter, TensorSpec, checksums
+from ggblock.format import GgufWriter, TensorSpec, Typed, checksums
+from ggblock.inspect.edit import Changes, edit
+from ggblock.inspect.verify import verify
 from tests.inspect import crafted
+from tools import spec_reader
 
 
 def digest_of_the_rest(path: Path) -> str:
@@ -53,6 +56,28 @@ def test_other_readers_load_the_file(tmp_path: Path) -> None:
     path = crafted.write(tmp_path / "m.gguf", checksums=True)
     tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == "output_norm.weight")
     np.testing.assert_array_equal(tensor.data, crafted.weights("output_norm.weight", (256,)))
+
+
+def test_a_text_that_looks_like_the_key_is_left_alone(tmp_path: Path) -> None:
+    """Before, behind and within arrays, and as a tensor's name: none of them is the key."""
+    record = (21).to_bytes(8, "little") + b"ggblock.header.sha256" + bytes([8, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0])
+    fake = (record + b"0" * 64).decode()
+    before = {"a": fake, "b": ["x", fake], "c": Typed("array[]", [[fake], [1, 2]]), "n": [1, 2], "e": 0.5, "f": True}
+    path = tmp_path / "m.gguf"
+    values = {**before, **checksums.room(1), "z": fake}
+    with GgufWriter(path, values, [TensorSpec("w", "f32", (2,))], checksums=True) as writer:
+        writer.write("w", np.zeros(2, np.float32))
+    assert verify(path).faults == ()
+    with ggblock.open(path) as file:
+        assert [file.metadata["a"], file.metadata["z"], file.metadata["b"][1], file.metadata["c"][0][0]] == [fake] * 4
+        (part,) = spec_reader.read(path).parts
+        assert file.metadata[checksums.HEADER] == part.text(checksums.HEADER) == spec_reader.digests(part)[1]
+    alone = tmp_path / "alone.gguf"
+    with GgufWriter(alone, {"a": fake, "z": fake}, []):
+        pass
+    edited = edit(alone, tmp_path / "edited.gguf", Changes({"n": Typed("u32", 1)}))
+    with ggblock.open(edited.path) as file:
+        assert dict(file.metadata) == {"a": fake, "z": fake, "n": 1}
 
 
 def test_a_header_without_room_is_left_alone() -> None:
