@@ -78,6 +78,10 @@ class Emit:
         f = declare(self.b, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
         self.b.call(f, [self._pointer(address, offset, I8)] + [ir.Constant(I32, v) for v in (0, locality, 1)])
 
+    def order(self) -> None:
+        """Keeps the compiler from moving loads, stores and prefetches across this place; no instruction."""
+        self.b.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+
     # --- vectors
     def splat(self, value: Any, lanes: int = 16) -> Any:
         t = ir.VectorType(value.type, lanes)
