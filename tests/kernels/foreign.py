@@ -35,7 +35,7 @@ def assembly(module_text: str, machine: str) -> str:
 
 
 def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
-    """A loop over the blocks of one panel against ``tokens`` tokens, for ``machine``."""
+    """A loop over the blocks of one panel against ``tokens`` tokens, for ``machine``; ``q4_k+128``: over such tails."""
     from ggblock.kernels import families, matmul
     from ggblock.simd.emit import F32, I64, Emit
 
@@ -45,7 +45,7 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
     builder = ir.IRBuilder(function.append_basic_block())
     e = Emit(builder, machine)
     p, q, q2, meta, out, blocks = function.args
-    fam: Any = families.family(family)
+    fam: Any = families.tail(family) or families.family(family)
 
     def body(i: Any, carried: Any) -> Any:
         at = e.at(p, i, 16 * fam.n_bytes)

@@ -30,6 +30,16 @@ def test_machine_that_this_cpu_can_run(machine: str, runs: dict[str, tuple[subpr
 
 
 @pytest.mark.parametrize("machine", DOT)
+@pytest.mark.parametrize("family", ["q2_k+48", "q3_k+48", "q4_k+96", "iq4_xs+32", "tq1_0+96"])
+def test_tails_use_it_too(family: str, machine: str) -> None:
+    text = tile_assembly(family, machine, 1, "1")
+    wanted = families.tail(family).block // 4 * {"neon": 4, "avxvnni": 2}[machine]
+    assert len(re.findall(DOT[machine], text)) == wanted
+    assert "zmm" not in text
+    assert not re.search(r"^\s+(bl|blr|call|callq)\s", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("machine", DOT)
 @pytest.mark.parametrize("family", CODED)
 def test_every_family_uses_the_dot_product(family: str, machine: str) -> None:
     """One dot product instruction for each register of codes and token, no wider registers than the machine has, and no

@@ -68,7 +68,7 @@ def test_units_give_back_the_weights(mode: str, name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", tails.CUT)
 @pytest.mark.parametrize("mode", FORMS)
-def test_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: str, tmp_path: Path) -> None:
+def test_ragged_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(len(name) + 1)
     modes = MODES[mode]
     for n_rows, n_cols in ((1, columns_of(name)[0]), (67, columns_of(name)[1]))[mode == "floats" :]:
