@@ -1,12 +1,16 @@
 """Fixtures that every room may use: the two real models of the catalog, fetched once into the user's cache."""
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from ggblock import catalog
+
+# Numba looks at this once, when it is first imported: tests/engine/cuda runs kernels for GPUs in Numba's simulator.
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
 
 def pytest_sessionstart() -> None:

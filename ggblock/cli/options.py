@@ -37,6 +37,20 @@ class BiasType(click.ParamType):
             self.fail(f"{value!r} is not ID=BIAS, such as 1234=-2.5 or 1234=-inf", param, ctx)
 
 
+class OffloadType(click.ParamType):
+    """Layers that a GPU computes; see `ggblock.engine.placement`."""
+
+    name = "WHAT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from ggblock.engine.placement import parse
+
+        try:
+            return parse(value)
+        except SettingError as error:
+            self.fail(str(error), param, ctx)
+
+
 def generation_options(function: F) -> F:
     """Add how much to write and how to choose tokens; give the parameters to `sampling_of`."""
     options = [

@@ -53,12 +53,12 @@ class Rows:
 
 @dataclass
 class Activations:
-    """An operation that writes activations of width ``k``; its row is emitted once for each form that is needed."""
+    """An operation that writes activations of width ``k``; its row is emitted once for each place and form."""
 
     kernel: str
     k: int
     operands: list[Any]
-    emitted: set[str] = field(default_factory=set)
+    emitted: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass
@@ -78,6 +78,15 @@ class Plan:
     def __init__(self, rows: npt.NDArray[np.int64], state: npt.NDArray[np.int64], keep: list[Any], team: Team) -> None:
         self.rows, self.state, self._keep, self._team = rows, state, keep, team
 
+    def start_at(self, moved: list[tuple[int, Rows]], first: int) -> None:
+        """Lets the first row read (and write) the float rows in its columns ``moved`` from row ``first`` on."""
+        for column, rows in moved:
+            self.rows[0, column] = address(rows.data) + first * rows.stride
+
+    def fetch(self, rows: Rows, n_tokens: int) -> npt.NDArray[np.float32]:
+        """The first ``n_tokens`` of ``rows`` after a run: float32 (n_tokens, stride)."""
+        return rows.data[:n_tokens]
+
     def run(self, n_tokens: int, position: int) -> None:
         self.state[fields.N_TOKENS] = n_tokens
         self.state[fields.POSITION] = position
@@ -85,7 +94,12 @@ class Plan:
 
 
 class Builder:
-    """Collects the rows of one plan. ``modes``: activations for one token and for many ("1", "2" or "f")."""
+    """Collects the rows of one plan. ``modes``: activations for one token and for many ("1", "2" or "f").
+
+    ``place``: where the next rows run; ``engine.cuda`` knows another one.
+    """
+
+    place = "cpu"
 
     def __init__(self, modes: tuple[str, str], n_threads: int, batch: int = BATCH) -> None:
         self.modes, self.n_threads, self.batch = modes, n_threads, batch
@@ -161,8 +175,8 @@ class Builder:
         form = "f" if modes == ("f", "f") else "i"
         buffers = self._activations(form, a.k)
         b = buffers
-        if form not in a.emitted:
-            a.emitted.add(form)
+        if (self.place, form) not in a.emitted:
+            a.emitted.add((self.place, form))
             self._row(
                 f"{a.kernel}/{modes[0]}/{modes[1]}",
                 fields.BATCH,
@@ -211,8 +225,13 @@ class Builder:
         """Compiles or loads kernels, packs weights, resolves addresses."""
         code = kernels(self.kernel_names(), notify)
         pack(self.weights, team)
-        table = buffer(8 * fields.ROW * len(self._rows)).view(np.int64).reshape(len(self._rows), fields.ROW)
-        for i, row in enumerate(self._rows):
+        table = self.table(self._rows, code)
+        return Plan(table, self.state, [self._rows, self.weights, self.keep, self._buffers], team)
+
+    def table(self, rows: list[list[Any]], code: dict[str, int]) -> npt.NDArray[np.int64]:
+        """``rows`` with addresses in place of kernels' names, arrays and weights: int64 (n_rows, ROW)."""
+        table = buffer(8 * fields.ROW * len(rows)).view(np.int64).reshape(len(rows), fields.ROW)
+        for i, row in enumerate(rows):
             for j, value in enumerate(row):
                 table[i, j] = (
                     code[value]
@@ -223,4 +242,4 @@ class Builder:
                     if isinstance(value, Weight)
                     else value
                 )
-        return Plan(table, self.state, [self._rows, self.weights, self.keep, self._buffers], team)
+        return table

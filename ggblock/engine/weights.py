@@ -98,11 +98,15 @@ def _expanded(rows: npt.NDArray[np.uint8], block: BlockType, family: str) -> npt
     return out.reshape(len(rows), -1)
 
 
-def _pieces(w: Weight) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """(first row, rows as bytes) of what ``repack`` takes; first rows are multiples of a panel's."""
+def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """(first row, rows as bytes) of what ``repack`` takes; first rows are multiples of a panel's.
+
+    At most ``n_rows`` rows (whole panels) at a time where the type has a family of its own.
+    """
     block = w.tensor.type
     if w.family == block.name:
-        yield 0, w.tensor.raw
+        for first in range(0, w.n_rows, n_rows or max(1, w.n_rows)):
+            yield first, w.tensor.raw_rows(first, min(w.n_rows, first + (n_rows or w.n_rows)))
         return
     step = max(1, _CHUNK_WEIGHTS // max(1, w.n_cols) // panels.ROWS) * panels.ROWS
     for first in range(0, w.n_rows, step):
@@ -113,12 +117,31 @@ def _pieces(w: Weight) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
             yield first, _expanded(w.tensor.raw_rows(first, last), block, w.family)
 
 
+def repack(w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team) -> None:
+    """Interleaves ``rows`` (from a multiple of a panel's on) at address ``to``, on all threads of ``team``."""
+    units = panels.UNITS[w.family]
+    table = np.zeros(1 + 2 * len(units), np.int64)  # eight zero bytes first: see the kernel
+    table[1:] = np.array(units).reshape(-1)
+    row = np.zeros(fields.ROW, np.int64)
+    row[fields.KERNEL] = kernels(["repack"])["repack"]
+    row[fields.A : fields.A + 8] = (
+        address(rows),
+        rows.shape[1],
+        rows.shape[0],
+        w.n_blocks,
+        panels.block_bytes(w.family),
+        address(table) + 8,
+        len(units),
+        to,
+    )
+    team.run(address(row), 1)
+
+
 def pack(weights: list[Weight], team: Team) -> None:
     """Fills ``data`` of every weight, on all threads of ``team``, one tensor after the other.
 
     Weights that lie in panels in their file are used where they are.
     """
-    repack = kernels(["repack"])["repack"]
     for w in weights:
         if w.tensor.in_panels and families.split(w.family)[0] == w.tensor.type.name and not w.data.size:
             w.data = w.tensor.panels.reshape(-1)  # a GGB file is run as it lies, shared with other processes
@@ -126,23 +149,8 @@ def pack(weights: list[Weight], team: Team) -> None:
     arena = Arena(sum(aligned(w.n_panels * w.panel_bytes) for w in waiting))
     for w in waiting:
         w.data = arena.take(w.n_panels * w.panel_bytes)
-        units = panels.UNITS[w.family]
-        table = np.zeros(1 + 2 * len(units), np.int64)  # eight zero bytes first: see the kernel
-        table[1:] = np.array(units).reshape(-1)
-        row = np.zeros(fields.ROW, np.int64)
-        row[fields.KERNEL] = repack
-        for first, rows in _pieces(w):
-            row[fields.A : fields.A + 8] = (
-                address(rows),
-                rows.shape[1],
-                rows.shape[0],
-                w.n_blocks,
-                panels.block_bytes(w.family),
-                address(table) + 8,
-                len(units),
-                address(w.data) + first // panels.ROWS * w.panel_bytes,
-            )
-            team.run(address(row), 1)
+        for first, rows in pieces(w):
+            repack(w, rows, address(w.data) + first // panels.ROWS * w.panel_bytes, team)
         w.tensor.release()
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from .. import errors
 from ..engine.memory import Arena, buffer, floats
+from ..engine.placement import Offload, layer_of, parse
 from ..engine.plan import BATCH, Builder, Rows, bits_of, round_up
 from ..engine.store import Notify, default_threads, kernels
 from ..engine.team import Team
@@ -229,10 +230,10 @@ class CompiledModel:
         return out
 
     def _run_head(self, first: int, count: int) -> npt.NDArray[np.float32]:
-        for column, rows in self._moved:
-            self._head.rows[0, column] = rows.data.ctypes.data + first * rows.stride
+        self._head.start_at(self._moved, first)
         self._head.run(count, 0)
-        return self._logits.data[:count, : self.n_vocab]
+        logits: npt.NDArray[np.float32] = self._head.fetch(self._logits, count)[:, : self.n_vocab]
+        return logits
 
     def close(self) -> None:
         """Ends the threads and lets go of the weights."""
@@ -260,21 +261,53 @@ class _Drawn:
         return list(dict.fromkeys(names))
 
 
-def _draw(source: Source, config: Config, n_ctx: int, n_threads: int, kv_type: str, activations: str) -> _Drawn:
+def _draw(
+    source: Source, config: Config, n_ctx: int, n_threads: int, kv_type: str, activations: str, offloading: Any = None
+) -> _Drawn:
     modes, head_modes = ACTIVATIONS[activations]
-    builder = Builder(modes, n_threads, min(BATCH, round_up(n_ctx, 16)))
+
+    def new_builder(modes: tuple[str, str], batch: int) -> Builder:
+        if offloading is None:
+            return Builder(modes, n_threads, batch)
+        from ..engine.cuda.plan import MixedBuilder
+
+        return MixedBuilder(modes, n_threads, batch, offloading)
+
+    builder = new_builder(modes, min(BATCH, round_up(n_ctx, 16)))
     layers = Layers(source, config, builder, n_ctx, kv_type)
     written = importlib.import_module(f".{config.architecture}", __package__).layers(layers)
-    head = Builder(head_modes, n_threads, LOGIT_ROWS)
+    if offloading is not None:
+        offloading.tables = layers.tables
+    head = new_builder(head_modes, LOGIT_ROWS)
     logits = head.rows(config.n_vocab)
-    tied = not source.has("output.weight")
-    output = layers.matrix("token_embd.weight" if tied else "output.weight", config.n_vocab, config.n_embd)
+    output = layers.matrix(_output_name(source), config.n_vocab, config.n_embd)
     head.keep.append(written.output_norm)
     last = written.x or layers.x
     a = head.norm(last, written.output_norm, config.eps, written.residual)
     head.matmul(a, output, logits)
     head.barrier()
     return _Drawn(layers, builder, head, written, last, logits)
+
+
+def _output_name(source: Source) -> str:
+    return "output.weight" if source.has("output.weight") else "token_embd.weight"
+
+
+def _offloading(offload: Offload, source: Source, config: Config, n_ctx: int, kv: str, notify: Notify | None) -> Any:
+    """What a device computes (``engine.cuda.plan.Offloading``), or None."""
+    if offload.kind == "none":
+        return None
+    from ..engine.cuda.start import start
+
+    output = _output_name(source)
+    matrices = {
+        name: describe(tensor)
+        for name, tensor in source.file.tensors.items()
+        if name == output or (len(tensor.shape) == 2 and layer_of(name) is not None)
+    }
+    sizes = {name: w.n_panels * w.panel_bytes for name, w in matrices.items()}
+    per_position = config.n_kv_heads * shapes.padded(config.head) * (4 if kv == "f32" else 2)
+    return start(offload, sizes, config.n_layers, 2 * round_up(n_ctx, 64) * per_position, n_ctx, notify)
 
 
 def _source_of(file: GgufFile) -> Source:
@@ -330,14 +363,14 @@ def compile_model(
     """See ``models.build``."""
     source = _source_of(file)
     how, kv = _checked(reference, activations, kv_type)
-    if offload not in (None, 0, "0", "none", ""):
-        raise errors.DeviceError("this version runs on the CPU only", where="offload", actual=offload)
+    wanted = parse(offload)
     config = read_config(source)
     n_ctx = min(config.n_ctx_train, DEFAULT_CONTEXT) if context is None else context
     if n_ctx < 1 or n_ctx > 1 << 22:
         raise errors.SettingError("out of range", where="context", expected="1 to 4194304", actual=n_ctx)
     n_threads = default_threads() if threads is None else threads
-    drawn = _draw(source, config, n_ctx, n_threads, kv, how)
+    offloading = _offloading(wanted, source, config, n_ctx, kv, notify)
+    drawn = _draw(source, config, n_ctx, n_threads, kv, how, offloading)
     kernels(drawn.kernel_names(), notify)
     team = Team(n_threads)
     try:

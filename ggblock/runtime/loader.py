@@ -32,7 +32,9 @@ def load(
         threads: threads that compute; None takes what suits this CPU. Results do not depend on it.
         context: tokens that prompt and answer may have together; None takes what the model was
             trained for, at most 8,192.
-        offload: which layers an accelerator computes; None for none.
+        offload: what an NVIDIA GPU computes (it needs the extra ``ggblock[cuda]``): a number N for the last N layers,
+            "all" for all layers and the output matrix, "auto" for as many as fit its memory, or a regular expression
+            over names of tensors; None for nothing. Layers keep their KV cache where they run.
         kv: element type of the KV cache: "f16" or "f32"; None takes "f16" ("f32" for reference).
         activations: how activations are held in matrix products: "fast" (int8 in prefill, two terms of int8 in decode),
             "fine" (two terms in both) or "exact" (float32, no integer shortcuts); None takes "fast".

@@ -53,10 +53,7 @@ def runs(
                         "no:cacheprovider",
                         "--basetemp",
                         str(output.with_suffix("")),
-                        *(
-                            f"tests/kernels/test_{name}.py"
-                            for name in ("vec", "activations", "attention", "matmul", "ragged")
-                        ),
+                        *(f"tests/kernels/test_{name}.py" for name in ("vec", "activations", "attention", "matmul", "ragged")),
                         "-k",
                         SELECTED,
                     ],
