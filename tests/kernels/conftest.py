@@ -21,6 +21,8 @@ SELECTED = (
     + f"(two_one and not ragged_product and ({' or '.join(f'[two_one-{name}]' for name in TYPES)}))"
 )
 
+FILES = ("vec", "activations", "attention", "matmul", "ragged")
+
 
 def other_machines() -> list[str]:
     """Every machine but this process's own that this CPU can run."""
@@ -53,7 +55,7 @@ def runs(
                         "no:cacheprovider",
                         "--basetemp",
                         str(output.with_suffix("")),
-                        *(f"tests/kernels/test_{name}.py" for name in ("vec", "activations", "attention", "matmul", "ragged")),
+                        *(f"tests/kernels/test_{name}.py" for name in FILES),
                         "-k",
                         SELECTED,
                     ],
