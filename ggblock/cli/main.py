@@ -92,6 +92,9 @@ def main() -> None:
     MODEL is a path or the name of a catalog model, which is fetched once.
     """
     warnings.showwarning = show_warning
+    context = click.get_current_context(silent=True)
+    if context is not None and (os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"):
+        context.color = False  # no-color.org; click itself asks only whether there is a terminal
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a terminal that cannot show a character shows "?" in its place

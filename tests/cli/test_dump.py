@@ -212,11 +212,16 @@ def test_it_opens_any_file_at_once(gemma3_path: Path, tmp_path: Path) -> None:
 
 
 def on_a_terminal(path: Path, arguments: list[str], columns: int) -> list[str]:
-    """What ``ggblock dump`` prints on a terminal of that width, run in the folder of ``path``."""
+    """What ``ggblock dump`` prints on a terminal of that width, run in the folder of ``path``; colours left out."""
+    return re.sub(r"\x1b\[[\d;]*m", "", terminal_output(path, arguments, COLUMNS=str(columns))).splitlines()
+
+
+def terminal_output(path: Path, arguments: list[str], **more: str) -> str:
+    """The same as it is, with ``more`` in the environment."""
     import pty
 
     leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), **more}
     process = subprocess.Popen([sys.executable, "-m", "ggblock", "dump", path.name, *arguments], cwd=path.parent,
                                stdout=follower, env=environment, stderr=subprocess.DEVNULL)  # fmt: skip
     os.close(follower)
@@ -231,7 +236,7 @@ def on_a_terminal(path: Path, arguments: list[str], columns: int) -> list[str]:
         out += piece
     os.close(leader)
     assert process.wait(60) == 0
-    return re.sub(r"\x1b\[[\d;]*m", "", out.decode()).replace("\r", "").splitlines()
+    return out.decode().replace("\r", "")
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120, 200])
@@ -241,6 +246,13 @@ def test_columns_fit_the_terminal(columns: int, gemma3_path: Path) -> None:
         lines = on_a_terminal(gemma3_path, arguments, columns)
         longest = max(lines, key=len)
         assert len(lines) > 10 and len(longest) <= columns, longest
+
+
+def test_no_colours_where_nobody_wants_them(path: Path) -> None:
+    block = ["--tensor", "blk.0.attn_q.weight", "--block", "0", "--hex"]
+    assert "\x1b[" in terminal_output(path, block)
+    assert "\x1b[" not in terminal_output(path, block, NO_COLOR="1")
+    assert "\x1b[" not in terminal_output(path, block, TERM="dumb")
 
 
 def test_a_narrow_terminal_cuts_names_and_a_pipe_cuts_nothing(gemma3_path: Path) -> None:
