@@ -31,7 +31,7 @@ from . import families
 from .args import arg, larger, smaller, state
 from .fields import META, N_TOKENS
 
-#: Ahead of the weights being read, into the second-level cache: how many bytes. 4 KiB are too few, 16 no better (Zen 4).
+#: How far ahead of the weights being read, into the second-level cache. 4 KiB are too few, 16 no better (Zen 4).
 #: Prefetching the start of the matrix that follows in the plan, at the end of the one before, changed nothing.
 PREFETCH_BYTES = 8192
 
