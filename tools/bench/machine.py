@@ -43,9 +43,13 @@ def sentence() -> str:
     facts = describe()
     versions = facts["versions"]
     assert isinstance(versions, dict) and isinstance(facts["flags"], list)
+    forced = os.environ.get("GGBLOCK_MACHINE")
     return (
         f"{facts['cpu']}, {facts['cores']} cores; {' '.join(facts['flags'])}; {facts['system']}; "
-        f"Python {facts['python']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()) + "."
+        f"Python {facts['python']}; "
+        + ", ".join(f"{k} {v}" for k, v in versions.items())
+        + "."
+        + (f" GGBLOCK_MACHINE={forced}." if forced else "")
     )
 
 
