@@ -283,7 +283,7 @@ def main() -> int:
         measure(args, name, path, samples)
     lines = heading(args, "table")
     lines += report(samples, models, [Test.parse(name) for name in args.tests], args.threads)
-    noise = [s.others for s in samples.all]
+    noise = [s.others for s in samples.all if s.model in models]
     lines.append(
         f"{args.rounds} alternating rounds, {args.threads} threads; meanwhile others used {median(noise):.2f} cores "
         f"(at most {max(noise):.2f})."
