@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.tiny_models import is_one_line, run
+from tests.cli.tiny_models import is_one_line, run, run_here
 from tests.inspect import schemas
 
 
@@ -43,10 +43,10 @@ def test_a_person_gets_a_line_a_test(models: Path) -> None:
     "arguments", [("-p", "0", "-n", "0"), ("-p", "x"), ("-p", "8,"), ("-d", "-1"), ("-t", "0"), ("-r", "0")]
 )
 def test_wrong_usage(models: Path, arguments: tuple[str, ...]) -> None:
-    done = run("bench", models / "text.gguf", *arguments)
+    done = run_here("bench", models / "text.gguf", *arguments)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
 
 
 def test_a_damaged_file_is_one_line(models: Path) -> None:
-    done = run("bench", models / "truncated.gguf")
+    done = run_here("bench", models / "truncated.gguf")
     assert done.returncode == 1 and is_one_line(done.stderr) and done.stdout == ""

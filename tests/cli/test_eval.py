@@ -9,7 +9,7 @@ import pytest
 
 import ggblock
 from ggblock.evaluate.divergence import log_softmax
-from tests.cli.tiny_models import is_one_line, run
+from tests.cli.tiny_models import is_one_line, run, run_here
 from tests.inspect import schemas
 
 
@@ -59,5 +59,5 @@ def test_a_person_gets_lines(models: Path, text: Path) -> None:
 def test_bad_input_is_one_line(models: Path, text: Path, tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"abc\xff")
     for arguments in ((text, "--chunk", 4096), (tmp_path / "none.txt",), (tmp_path / "bytes.txt",)):
-        done = run("eval", models / "text.gguf", *arguments)
+        done = run_here("eval", models / "text.gguf", *arguments)
         assert done.returncode == 1 and is_one_line(done.stderr) and done.stdout == "", arguments

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ggblock
-from tests.cli.tiny_models import NO_END, NO_END_BIAS, is_one_line, run, start
+from tests.cli.tiny_models import NO_END, NO_END_BIAS, is_one_line, run, run_here, start
 from tests.inspect import schemas
 
 
@@ -106,22 +106,22 @@ def test_stop_strings(models: Path) -> None:
 @pytest.mark.parametrize("command", ["run", "chat"])
 def test_a_file_that_cannot_run_is_one_line(models: Path, name: str, says: str, command: str) -> None:
     path = models / name if name else models
-    done = run(command, path, *(("-p", "hello") if command == "run" else ()), stdin="hello\n")
+    done = run_here(command, path, *(("-p", "hello") if command == "run" else ()), stdin="hello\n")
     assert done.returncode == 1 and done.stdout == ""
     assert is_one_line(done.stderr) and says in done.stderr
     assert str(path) in done.stderr
 
 
 def test_a_prompt_longer_than_the_context(models: Path) -> None:
-    done = run("run", models / "text.gguf", "--raw", "-p", "a b " * 20, "--ctx", 16)
+    done = run_here("run", models / "text.gguf", "--raw", "-p", "a b " * 20, "--ctx", 16)
     assert done.returncode == 1 and done.stdout == "" and is_one_line(done.stderr)
     n_tokens = len(ggblock.load_tokenizer(models / "text.gguf").tokenize("a b " * 20))
     assert "16" in done.stderr and str(n_tokens) in done.stderr
 
 
-@pytest.mark.parametrize(("option", "value"), [("--kv", "q9"), ("--offload", "no-such-device")])
+@pytest.mark.parametrize(("option", "value"), [("--offload", "no-such-device")])
 def test_an_engine_setting_that_does_not_exist(models: Path, option: str, value: str) -> None:
-    done = run("run", models / "text.gguf", "-p", "hello", option, value)
+    done = run_here("run", models / "text.gguf", "-p", "hello", option, value)
     assert done.returncode == 1 and done.stdout == ""
     assert is_one_line(done.stderr) and option.strip("-") in done.stderr and value in done.stderr
 
@@ -133,7 +133,7 @@ def test_reference_mode_writes_what_fast_mode_writes_for_a_while(models: Path) -
 
 
 def test_an_empty_prompt_without_bos(models: Path) -> None:
-    done = run("run", models / "text.gguf", "--raw", "-p", "")
+    done = run_here("run", models / "text.gguf", "--raw", "-p", "")
     assert done.returncode == 1 and "empty" in done.stderr and is_one_line(done.stderr)
 
 
@@ -148,11 +148,13 @@ def test_an_empty_prompt_without_bos(models: Path) -> None:
         ("-p", "x", "--raw", "--system", "y"),
         ("-p", "x", "--ctx", "0"),
         ("-p", "x", "--threads", "0"),
+        ("-p", "x", "--kv", "q9"),
+        ("-p", "x", "--activations", "rough"),
         ("-p", "x", "--no"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(models: Path, arguments: tuple[str, ...]) -> None:
-    done = run("run", models / "text.gguf", *arguments)
+    done = run_here("run", models / "text.gguf", *arguments)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
 
 

@@ -51,6 +51,19 @@ def run(*arguments: object, stdin: str | bytes = "", timeout_s: float = 300) -> 
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+def run_here(*arguments: object, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
+    """The same as `run` in this process: for the many ways to be refused, where a process each (0.5 s of imports) would
+    tell nothing more."""
+    from click.testing import CliRunner
+
+    from ggblock.cli.main import main
+
+    done = CliRunner().invoke(main, [str(each) for each in arguments], input=stdin)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(list(arguments), done.exit_code, done.stdout, done.stderr)
+
+
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     """Start ``ggblock`` so that it can be interrupted, also when the tests themselves run in the background."""
     options.setdefault("bufsize", 0)  # what one read leaves must be there for `communicate`
