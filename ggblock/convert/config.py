@@ -21,6 +21,12 @@ class Config:
     def fault(self, key: str, message: str, expected: object = None, actual: object = None) -> errors.BadCheckpoint:
         return errors.BadCheckpoint(message, file=self.path, where=key, expected=expected, actual=actual)
 
+    def assume(self, **settings: Any) -> None:
+        """What transformers assumes where config.json says nothing; llama.cpp's converter asks transformers."""
+        for key, value in settings.items():
+            if self.values.get(key) is None:
+                self.values[key] = value
+
     def integer(self, *keys: str, default: Any = ..., low: int = 1, high: int = 1 << 31) -> Any:
         """The first of ``keys`` that is there, an integer in ``low .. high``; null counts as missing.
 

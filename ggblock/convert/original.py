@@ -6,17 +6,21 @@ tensor with its original sees exactly the numbers that were quantized. Nothing h
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
+from ..blocks.base import U8
 from .config import Config
 from .names import architecture_of, names_of, plain_name
 from .plan import Step, _mapped
 from .sources import Source, SourceTensor
 
 F32 = NDArray[np.float32]
+#: Number types that the encoder reads as they are stored.
+PLAIN = ("f32", "f16", "bf16")
 
 
 class Original:
@@ -28,7 +32,9 @@ class Original:
 
     def rows(self, i0: int, i1: int) -> F32:
         """Rows ``i0`` to ``i1`` (exclusive): float32 (i1 - i0, n_cols)."""
-        return rows(self._step, i0, i1)
+        raw, kind = numbers(self._step, i0, i1)
+        block = blocks.by_name(kind)
+        return block.decode(np.ascontiguousarray(raw).reshape(-1, block.block_bytes)).reshape(len(raw), -1)
 
 
 def original(source: Source, name: str, shape: tuple[int, ...]) -> Original:
@@ -73,27 +79,38 @@ def _step(source: Source, name: str, shape: tuple[int, ...]) -> Step:
                                expected=wanted[0] if wanted else None)  # fmt: skip
 
 
-def rows(step: Step, i0: int, i1: int, decode: Callable[[SourceTensor, int, int], F32] | None = None) -> F32:
-    """Rows ``i0`` to ``i1`` of the result before encoding: float32 (i1 - i0, n_cols).
-
-    ``decode``: a faster way to the rows of a source tensor than its own ``rows``.
-    """
+def numbers(step: Step, i0: int, i1: int) -> tuple[U8, str]:
+    """Rows ``i0`` to ``i1`` of the result before encoding: uint8 (i1 - i0, row bytes), and the type of their numbers,
+    one of `PLAIN`; or "blocks", where they are to be copied as they are."""
     source = step.source
     if source is None:
         assert step.values is not None
-        return step.values.reshape(step.n_rows, step.n_cols)[i0:i1]
-    read = decode or (lambda tensor, a, b: tensor.rows(a, b))
-    if step.index is None:
-        values = read(source, i0, i1)
-    elif len(step.shape) == 1:
-        values = source.rows(0, 1)[:, step.index]
-    else:
-        # A head's rows lie together, so that the rows asked for are in a narrow range of the source.
-        index = step.index[i0:i1]
-        low, high = int(index.min()), int(index.max()) + 1
-        values = read(source, low, high)[index - low]
+        return _bytes_of(step.values.reshape(step.n_rows, step.n_cols)[i0:i1]), "f32"
+    kind = source.type.name
+    if step.copies:
+        return source.raw_rows(i0, i1), kind if kind in PLAIN else "blocks"
+    if kind in PLAIN and not step.add:
+        return _turned(step, i0, i1, source.raw_rows, source.type.block_bytes), kind
+    rows = _turned(step, i0, i1, source.rows, 1)
     if step.add:
         # In the checkpoint's own precision, as other converters do it: float16 plus one is rounded to float16.
-        kind = np.float16 if source.type.name == "f16" else np.float32
-        values = (values.astype(kind) + kind(step.add)).astype(np.float32)
-    return values
+        number = np.float16 if kind == "f16" else np.float32
+        rows = (rows.astype(number) + number(step.add)).astype(np.float32)
+    return _bytes_of(rows), "f32"
+
+
+def _turned(step: Step, i0: int, i1: int, read: Callable[[int, int], NDArray[Any]], width: int) -> NDArray[Any]:
+    """Rows ``i0`` to ``i1`` in the order of ``step.index``; ``width``: elements of a number in what ``read`` gives."""
+    if step.index is None:
+        return read(i0, i1)
+    if len(step.shape) == 1:
+        return read(0, 1).reshape(-1, width)[step.index].reshape(1, -1)
+    # A head's rows lie together, so that the rows asked for are in a narrow range of the source.
+    index = step.index[i0:i1]
+    low, high = int(index.min()), int(index.max()) + 1
+    return read(low, high)[index - low]
+
+
+def _bytes_of(rows: F32) -> U8:
+    plain = np.ascontiguousarray(rows, "<f4")
+    return plain.view(np.uint8).reshape(len(plain), -1)

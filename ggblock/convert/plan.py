@@ -235,9 +235,10 @@ def _from_checkpoint(source: Source, options: Options) -> tuple[dict[str, Any], 
     steps = _map(source, config, names, vocabulary.n_tokens)
     n_weights = sum(step.n_weights for step in steps)
     metadata: dict[str, Any] = {"general.architecture": architecture, **general(source, n_weights)}
+    before = "attention.value_length" if "attention.value_length" in keys else "attention.layer_norm_rms_epsilon"
     for key, value in keys.items():
         metadata[f"{architecture}.{key}"] = value
-        if key == "attention.value_length":
+        if key == before:
             metadata["general.file_type"] = Typed("u32", 0)  # where other converters have it; set below
     metadata["general.quantization_version"] = Typed("u32", 2)
     metadata.update(vocabulary.keys)

@@ -1,7 +1,8 @@
 """Carry out a plan: stream rows from the mapped source through the encoder into the writer.
 
-Memory stays at some tens of megabytes whatever the model: rows pass in pieces of `CHUNK_WEIGHTS`, and the pages of a
-tensor that is done are given back. Nothing appears under the target's name before everything is on the disk.
+Memory stays at some tens of megabytes whatever the model: rows pass in pieces of `CHUNK_WEIGHTS`, as they are stored,
+and the pages of a tensor that is done are given back. While a piece is encoded, the one before is hashed and written.
+Nothing appears under the target's name before everything is on the disk.
 """
 from __future__ import annotations
 
@@ -11,24 +12,24 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks, errors
+from ..blocks.base import U8
 from ..format import panels
 from ..format.writer import GgufWriter
 from . import original
+from .behind import Behind
 from .plan import Plan, Step
-from .sources import SourceTensor
 
-#: Weights a piece: 16 MB of float32, large enough for the encoder's threads.
+#: Weights a piece: some megabytes of either side, large enough for the encoder's threads.
 CHUNK_WEIGHTS = 1 << 22
 #: Weights a piece that are decoded again to measure the error.
 SAMPLE_WEIGHTS = 1 << 15
-#: The largest float16; also the largest weight of types with shared scales.
-MAX_HALF = 65504.0
 
 #: Called with (tensor's name, bytes of weights done, bytes in all) after every piece.
 Progress = Callable[[str, int, int], None]
@@ -67,24 +68,37 @@ def execute(plan: Plan, progress: Progress | None = None, notify: Callable[[str]
 
     start = time.perf_counter()
     total = sum(step.n_bytes for step in plan.steps)
-    done: list[Written] = []
-    prepare({step.type.name for step in plan.steps if not step.copies and step.type.unpack is not None}, notify)
+    done: list[tuple[Step, _Error, int]] = []
+    prepare(_needed(plan), notify)
     writers = plan.writers()
     with _Together(writers) as together:
-        n_bytes = 0
-        for part, writer in enumerate(writers):
-            for step in (s for s in plan.steps if s.part == part):
-                _still_there(step)
+        with Behind() as behind:
+            n_bytes = 0
+            for part, writer in enumerate(writers):
+                for step in (s for s in plan.steps if s.part == part):
 
-                def report(rows: int, step: Step = step, before: int = n_bytes) -> None:
-                    if progress is not None:
-                        progress(step.name, before + min(step.n_bytes, rows * step.row.n_bytes), total)
+                    def report(rows: int, step: Step = step, before: int = n_bytes) -> None:
+                        if progress is not None:
+                            ready = min(step.n_bytes, rows * step.row.n_bytes)
+                            progress(step.name, before + ready, total)
 
-                written = _write(plan, step, writer, report)
-                n_bytes += step.n_bytes
-                done.append(written)
+                    done.append((step, *_write(plan, step, writer, behind, report)))
+                    n_bytes += step.n_bytes
+            behind.drain()
         together.finish()
-    return Result(plan, tuple(done), time.perf_counter() - start)
+    written = tuple(Written(step, measure.value(), replaced) for step, measure, replaced in done)
+    return Result(plan, written, time.perf_counter() - start)
+
+
+def _needed(plan: Plan) -> list[str]:
+    """What `prepare` must load for ``plan``."""
+    names = []
+    for step in plan.steps:
+        kind = step.source.type.name if step.source is not None and not step.add else "f32"
+        if kind in original.PLAIN or not step.copies:
+            kind = "f32" if kind not in original.PLAIN or step.row.tail is not None else kind
+            names.append(f"{step.type.name}/{kind}")
+    return sorted(set(names))
 
 
 class _Together:
@@ -137,77 +151,65 @@ def _still_there(step: Step) -> None:
         )
 
 
-def _write(plan: Plan, step: Step, writer: GgufWriter, report: Callable[[int], None]) -> Written:
-    measure = _Error(step)
+def _write(
+    plan: Plan, step: Step, writer: GgufWriter, behind: Behind, report: Callable[[int], None]
+) -> tuple[_Error, int]:
+    """Have all rows of ``step`` written; their error, known when ``behind`` has done so, and how many were replaced."""
+    measure, replaced = _Error(step), 0
     importance = plan.options.importance.get(step.name)
-    replaced = 0
-    per_chunk = max(1, CHUNK_WEIGHTS // step.n_cols)
-    if step.in_panels:
-        per_chunk = -(-per_chunk // panels.ROWS) * panels.ROWS
-    for i0 in range(0, step.n_rows, per_chunk):
-        i1 = min(step.n_rows, i0 + per_chunk)
-        if step.copies and step.source is not None:
-            raw = step.source.raw_rows(i0, i1)
-            if step.type.unpack is None and step.type.name in ("f32", "f16", "bf16", "f64"):
-                _checked(plan, step, step.source.rows(i0, i1), i0)
-        else:
-            rows = _rows(step, i0, i1, plan.options.threads)
-            rows, n = _checked(plan, step, rows, i0)
-            replaced += n
-            raw = _encoded(step, rows, importance, plan.options.threads)
-            measure.add(rows, raw)
-        writer.write_rows(step.name, raw)
-        report(i1)
-    if step.source is not None:
-        step.source.release()
-    return Written(step, measure.value(), replaced)
-
-
-def _rows(step: Step, i0: int, i1: int, threads: int | None) -> NDArray[np.float32]:
-    """Rows ``i0`` to ``i1`` of the result before encoding: float32 (i1 - i0, n_cols)."""
-    from .encode import decode_rows
-
-    def decode(source: SourceTensor, a: int, b: int) -> NDArray[np.float32]:
-        if source.type.name in ("f16", "bf16"):
-            return decode_rows(source.raw_rows(a, b), source.type.name, threads)
-        return source.rows(a, b)
-
-    return original.rows(step, i0, i1, decode)
-
-
-def _checked(plan: Plan, step: Step, rows: NDArray[np.float32], i0: int) -> tuple[NDArray[np.float32], int]:
-    """``rows``, and how many weights had to be replaced to make them fit the type."""
-    low, high = float(rows.min()), float(rows.max())
-    limit = MAX_HALF if step.type.unpack is not None or step.type.name == "f16" else math.inf
-    if -limit <= low and high <= limit and math.isfinite(low) and math.isfinite(high):
-        return rows, 0
-    bad = ~(np.isfinite(rows) & (np.abs(rows) <= limit))
-    if not plan.options.allow_nonfinite:
-        row, column = np.argwhere(bad)[0]
-        raise errors.NonFiniteWeight(
-            f"a weight that {step.type.label} cannot hold; --allow-nonfinite goes on regardless",
-            file=step.source.path if step.source is not None else None,
-            where=f"{step.name}, row {i0 + row}, column {column}", actual=float(rows[row, column]),
-        )
-    if step.type.unpack is None:
-        return rows, 0
-    return np.nan_to_num(np.clip(rows, -MAX_HALF, MAX_HALF), nan=0.0), int(np.count_nonzero(bad))
-
-
-def _encoded(
-    step: Step, rows: NDArray[np.float32], importance: NDArray[np.float32] | None, threads: int | None
-) -> NDArray[np.uint8]:
-    from .encode import encode_rows
-
     if importance is not None and importance.shape != (step.n_cols,):
         raise errors.ShapeMismatch(
             "the importance matrix is of another model", where=step.name, expected=f"{step.n_cols} columns",
             actual=importance.shape,
         )
-    if step.type.unpack is None:  # plain numbers: one rounding, and `_checked` has decided what may pass
-        return blocks.quantize(rows, step.type)
-    rows = np.ascontiguousarray(rows, np.float32)
-    return encode_rows(rows, step.type.name, importance, threads, ragged=step.in_panels)
+    per_chunk = max(1, CHUNK_WEIGHTS // step.n_cols)
+    if step.in_panels:
+        per_chunk = -(-per_chunk // panels.ROWS) * panels.ROWS
+    for i0 in range(0, step.n_rows, per_chunk):
+        i1 = min(step.n_rows, i0 + per_chunk)
+        _still_there(step)
+        numbers, kind = original.numbers(step, i0, i1)
+        raw, n = (numbers, 0) if kind == "blocks" else _encoded(plan, step, numbers, kind, importance, i0)
+        replaced += n
+        # on the other thread: what hashes and writes a piece leaves the processors to the encoder half of the time
+        behind.put(partial(_put, writer, step, raw, None if step.copies else measure, numbers, kind))
+        report(i1)
+    if step.source is not None:
+        step.source.release()
+    return measure, replaced
+
+
+def _put(
+    writer: GgufWriter, step: Step, raw: U8, measure: _Error | None, numbers: U8, kind: str
+) -> None:
+    writer.write_rows(step.name, raw)
+    if measure is not None:
+        measure.add(numbers, kind, raw)
+
+
+def _encoded(
+    plan: Plan, step: Step, numbers: U8, kind: str, importance: NDArray[np.float32] | None, i0: int
+) -> tuple[U8, int]:
+    """The blocks, and how many weights had to be replaced to make them fit the type."""
+    from .encode import MAX_WEIGHT, decode_rows, encode_rows, encode_stored
+
+    name, threads, allow = step.type.name, plan.options.threads, plan.options.allow_nonfinite
+    if allow and step.copies:
+        return numbers, 0
+    ragged = step.in_panels
+    try:
+        return encode_stored(numbers, kind, name, importance, threads, allow_nonfinite=allow, ragged=ragged,
+                             first_row=i0), 0
+    except errors.NonFiniteWeight as fault:
+        if not allow:
+            fault.file = step.source.path if step.source is not None else None
+            fault.where = f"{step.name}, {fault.where}"
+            fault.message += "; --allow-nonfinite goes on regardless"
+            raise
+    rows = decode_rows(numbers, kind, threads)
+    n_bad = int(np.count_nonzero(~(np.abs(rows) <= MAX_WEIGHT)))
+    rows = np.nan_to_num(np.clip(rows, -MAX_WEIGHT, MAX_WEIGHT), nan=0.0)
+    return encode_rows(rows, name, importance, threads, ragged=ragged), n_bad
 
 
 class _Error:
@@ -218,16 +220,20 @@ class _Error:
         self._error = self._square = 0.0
         self._n = 0
 
-    def add(self, rows: NDArray[np.float32], raw: NDArray[np.uint8]) -> None:
+    def add(self, numbers: U8, kind: str, raw: U8) -> None:
+        """``numbers``: the rows as numbers of type ``kind``; ``raw``: their blocks."""
         n = max(1, SAMPLE_WEIGHTS // self._step.n_cols)
-        part = rows[:n].astype(np.float64)
-        back = self._step.row.decode(raw[:n])
+        block = blocks.by_name(kind)
+        part = block.decode(np.ascontiguousarray(numbers[:n]).reshape(-1, block.block_bytes)).reshape(-1)
+        part = part.astype(np.float64)
+        back = self._step.row.decode(raw[:n]).reshape(-1)
         with np.errstate(invalid="ignore", over="ignore"):
-            self._error += float(np.square(back.reshape(part.shape) - part).sum())
+            self._error += float(np.square(back - part).sum())
             self._square += float(np.square(part).sum())
         self._n += 1
 
     def value(self) -> float | None:
+        """None where nothing was measured."""
         if not self._n:
             return None
         if not self._square or not math.isfinite(self._error) or not math.isfinite(self._square):

@@ -1,7 +1,8 @@
 """Quantizers: float32 rows to rows of blocks, 16 blocks at a time. Informative: only decoders are normative.
 
-Every type has one kernel, ``quantize/<type>``, for weights with and without importance. ``quantize_vectors`` says how
-it works; the searches are in ``quantize_search``; a family's file says what is searched and how it is packed.
+Every type has one kernel, ``quantize/<type>``, for weights with and without importance; ``quantize/<type>/<source>``
+reads the weights as "f16" or "bf16" and does the same with them. ``quantize_vectors`` says how it works; the searches
+are in ``quantize_search``; a family's file says what is searched and how it is packed.
 """
 from __future__ import annotations
 
@@ -32,21 +33,22 @@ def copy_bytes(source, to, n_bytes):
         store(to + i, load(source + i, "i8"))
 
 
-def make_quantize(name: str) -> Any:
+def make_quantize(name: str, source: str = "f32") -> Any:
     """Columns: weights, importance or 0, blocks out, number of blocks, blocks a row, counter, scratch, bytes of
     scratch a thread, faults, 0.
 
-    ``weights``: float32 of consecutive rows. ``importance``: float32 of one row, finite and positive. ``counter``:
-    int64, 0 at the start, from which threads draw groups of 16 blocks; ``faults``: int64, set to 1 where a weight is
-    NaN or larger in size than ``LARGEST`` (the block's bytes are then of no use).
+    ``weights``: numbers of type ``source`` of consecutive rows. ``importance``: float32 of one row, finite and
+    positive. ``counter``: int64, 0 at the start, from which threads draw groups of 16 blocks; ``faults``: int64, set to
+    1 where a weight is NaN or larger in size than ``LARGEST`` (the block's bytes are then of no use).
     """
     if name in ("f16", "bf16"):
-        return quantize_floats.make_convert(name)
+        return quantize_floats.make_convert(name, source)
     block = by_name(name)
     size, n_bytes = block.block_size, block.block_bytes
     n_tiles = -(-n_bytes // 16)
     encode = FAMILIES[MODULES[name]].make_encode(block)
     limit = np.int32(LARGEST.view(np.int32))
+    kind, width = source + "x16", 4 if source == "f32" else 2
 
     def quantize(op, thread, n_threads):
         rows, importance, out, n_blocks, per_row = arg(op, 0), arg(op, 1), arg(op, 2), arg(op, 3), arg(op, 4)
@@ -60,10 +62,10 @@ def make_quantize(name: str) -> Any:
             first = 16 * group
             for i in range(16):
                 b = min(first + i, n_blocks - 1)       # the last group repeats the last block
-                store(p + TABLE + 8 * i, rows + b * (4 * size))
+                store(p + TABLE + 8 * i, rows + b * (width * size))
                 store(p + TABLE + 128 + 8 * i, importance + b % per_row * (4 * size))
             for k in range(size // 16):
-                gather_columns(p + TABLE, 64 * k, p + X + 1024 * k, F)
+                gather_columns(p + TABLE, 16 * width * k, p + X + 1024 * k, kind)
             for k in range(size):
                 bits = bitcast(load(p + X + 64 * k, F), I) & splat(np.int32(0x7FFFFFFF), I)
                 bad = bad | less(splat(limit, I), bits)

@@ -44,31 +44,6 @@ def to_bf16(v):
     return select(less(splat(np.int32(0x7F800000), I), magnitude), high | splat(np.int32(0x40), I), rounded)
 
 
-def make_convert(name: str) -> Any:
-    """As ``quantize.make_quantize``, for "f16" and "bf16": a block is a weight, and there are at least 16.
-
-    Faults: a number that is not finite, or becomes infinite.
-    """
-    one = to_half if name == "f16" else to_bf16
-    bad_from = np.int32(0x477FF000 if name == "f16" else 0x7F7F8000)
-
-    def convert_floats(op, thread, n_threads):
-        rows, out, n, counter, faults = arg(op, 0), arg(op, 2), arg(op, 3), arg(op, 5), arg(op, 8)
-        bad = zero("b1x16")
-        while True:
-            first = atomic_add(counter, 1) * CHUNK
-            if first >= n:
-                break
-            for i in range((min(CHUNK, n - first) + 15) // 16):
-                at = min(first + 16 * i, n - 16)      # the last 16 weights overlap those before
-                v = load(rows + 4 * at, F)
-                bad = bad | less(splat(np.int32(bad_from - 1), I), bitcast(v, I) & splat(np.int32(0x7FFFFFFF), I))
-                store(out + 2 * at, convert(one(v), "i16x16"))
-        if sum_of(convert(bad, I)) != 0:
-            store(faults, np.int64(1))
-    return convert_floats
-
-
 @inline_strict
 def from_half(bits):
     special = less(splat(np.int32(0x7BFF), I), bits & splat(np.int32(0x7FFF), I))      # infinity and NaN
@@ -82,9 +57,54 @@ def from_bf16(bits):
     return bitcast(shift_left(bits, 16), F)
 
 
+@inline_strict
+def read_f32(at):
+    return load(at, F)
+
+
+@inline_strict
+def read_f16(at):
+    return from_half(convert(load(at, "i16x16"), I) & splat(np.int32(0xFFFF), I))
+
+
+@inline_strict
+def read_bf16(at):
+    return from_bf16(convert(load(at, "i16x16"), I))
+
+
+#: Number type: function that reads 16 of them as float32, and bytes of one.
+READERS = {"f32": (read_f32, 4), "f16": (read_f16, 2), "bf16": (read_bf16, 2)}
+
+
+def make_convert(name: str, source: str = "f32") -> Any:
+    """As ``quantize.make_quantize``, for "f16" and "bf16": a block is a weight, and there are at least 16.
+
+    Faults: a number that is not finite, or becomes infinite.
+    """
+    one = to_half if name == "f16" else to_bf16
+    bad_from = np.int32(0x477FF000 if name == "f16" else 0x7F7F8000)
+    read, width = READERS[source]
+
+    def convert_floats(op, thread, n_threads):
+        rows, out, n, counter, faults = arg(op, 0), arg(op, 2), arg(op, 3), arg(op, 5), arg(op, 8)
+        bad = zero("b1x16")
+        while True:
+            first = atomic_add(counter, 1) * CHUNK
+            if first >= n:
+                break
+            for i in range((min(CHUNK, n - first) + 15) // 16):
+                at = min(first + 16 * i, n - 16)      # the last 16 weights overlap those before
+                v = read(rows + width * at)
+                bad = bad | less(splat(np.int32(bad_from - 1), I), bitcast(v, I) & splat(np.int32(0x7FFFFFFF), I))
+                store(out + 2 * at, convert(one(v), "i16x16"))
+        if sum_of(convert(bad, I)) != 0:
+            store(faults, np.int64(1))
+    return convert_floats
+
+
 def make_widen(name: str) -> Any:
     """Columns: numbers of type "f16" or "bf16", 0, float32 out, how many (at least 16), 0, counter. Exact."""
-    one = from_half if name == "f16" else from_bf16
+    read, _ = READERS[name]
 
     def widen(op, thread, n_threads):
         source, out, n, counter = arg(op, 0), arg(op, 2), arg(op, 3), arg(op, 5)
@@ -94,6 +114,30 @@ def make_widen(name: str) -> Any:
                 break
             for i in range((min(CHUNK, n - first) + 15) // 16):
                 at = min(first + 16 * i, n - 16)      # the last 16 numbers overlap those before
-                bits = convert(load(source + 2 * at, "i16x16"), I) & splat(np.int32(0xFFFF), I)
-                store(out + 4 * at, one(bits))
+                store(out + 4 * at, read(source + 2 * at))
     return widen
+
+
+def make_scan(name: str) -> Any:
+    """Columns: numbers of type "f32", "f16" or "bf16", 0, 0, how many (at least 16), 0, counter, 0, 0, faults.
+
+    Faults: a number that is not finite. A copy needs no more than this look at the exponents.
+    """
+    half = name != "f32"
+    kind, width = ("i16x16", 2) if half else (I, 4)
+    mask = {"f32": np.int32(0x7F800000), "f16": np.int16(0x7C00), "bf16": np.int16(0x7F80)}[name]
+    below = mask - type(mask)(1)
+
+    def scan(op, thread, n_threads):
+        source, n, counter, faults = arg(op, 0), arg(op, 3), arg(op, 5), arg(op, 8)
+        bad = zero("b1x16")
+        while True:
+            first = atomic_add(counter, 1) * CHUNK
+            if first >= n:
+                break
+            for i in range((min(CHUNK, n - first) + 15) // 16):
+                bits = load(source + width * min(first + 16 * i, n - 16), kind) & splat(mask, kind)
+                bad = bad | less(splat(below, kind), bits)
+        if sum_of(convert(bad, I)) != 0:
+            store(faults, np.int64(1))
+    return scan

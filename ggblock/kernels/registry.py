@@ -19,10 +19,11 @@ TABLE = {
     "post": ("team", "make_post"),
     "quantize": ("quantize", "make_quantize"),
     "widen": ("quantize_floats", "make_widen"),
+    "scan": ("quantize_floats", "make_scan"),
 }
 
 #: Kinds whose results must be the same to the bit on every machine: see ``simd.jit``.
-STRICT = frozenset({"quantize", "widen"})
+STRICT = frozenset({"quantize", "widen", "scan"})
 
 
 def is_strict(name: str) -> bool:

@@ -137,6 +137,11 @@ class Emit:
     def half_load(self, address: Any, offset: int, lanes: int = 16) -> Any:
         return self.half_to_f32(self.load(address, offset, f"f16x{lanes}"))
 
+    def bf16_load(self, address: Any, offset: int, lanes: int = 16) -> Any:
+        """bfloat16 as float32: the upper halves of their bits."""
+        wide = self.b.zext(self.load(address, offset, f"i16x{lanes}"), ir.VectorType(I32, lanes))
+        return self.b.bitcast(self.shl(wide, 16), ir.VectorType(F32, lanes))
+
     def half_to_f32(self, value: Any) -> Any:
         """IEEE halves (a vector of ``half``) as float32, exactly; without instructions for it by integer arithmetic."""
         lanes = value.type.count

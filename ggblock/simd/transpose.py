@@ -36,15 +36,20 @@ def emit_transpose(b: Any, rows: list[Any]) -> list[Any]:
 def gather_columns(typingctx, table, offset, to, name):
     """Transposes 16 rows of 16 elements: row ``i`` lies at ``load(table + 8 i) + offset``; writes 16 vectors at ``to``.
 
-    ``name`` is the vector type of a row, such as ``"f32x16"``.
+    ``name`` is the vector type of a row, such as ``"f32x16"``; "f16x16" and "bf16x16" become float32 on the way.
     """
     kind = name.literal_value
 
     def codegen(c, b, s, a):
         e = Emit(b, MACHINE)
-        rows = [e.load(b.add(b.load(b.inttoptr(e.at(a[0], 8 * i), I64.as_pointer())), a[1]), 0, kind) for i in
-        range(16)]
-        size = 4 if kind == "f32x16" else 1
+        at = [b.add(b.load(b.inttoptr(e.at(a[0], 8 * i), I64.as_pointer())), a[1]) for i in range(16)]
+        if kind == "f16x16":
+            rows = [e.half_load(row, 0) for row in at]
+        elif kind == "bf16x16":
+            rows = [e.bf16_load(row, 0) for row in at]
+        else:
+            rows = [e.load(row, 0, kind) for row in at]
+        size = 1 if kind == "i8x16" else 4
         for i, row in enumerate(emit_transpose(b, rows)):
             e.store(a[2], 16 * size * i, row)
         return c.get_dummy_value()

@@ -99,7 +99,7 @@ def sentencepiece_model(n: int = 262) -> bytes:
         raw = text.encode()
         piece = b"\x0a" + bytes([len(raw)]) + raw + b"\x15" + struct.pack("<f", -float(i)) + b"\x18" + bytes([kind])
         out += b"\x0a" + bytes([len(piece)]) + piece
-    return out + b"\x12\x02\x18\x01"  # a trainer_spec, which is skipped
+    return out + b"\x12\x05\x18\x01\x98\x02\x01"  # a trainer_spec (unigrams, byte fallback), which is skipped
 
 
 def make(folder: Path, config: dict[str, Any], *, sentencepiece: bool = False, seed: int = 0) -> Arrays:

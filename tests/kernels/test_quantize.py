@@ -15,7 +15,7 @@ import pytest
 
 import ggblock
 from ggblock import blocks, errors
-from ggblock.convert.encode import decode_rows, encode_rows, prepare
+from ggblock.convert.encode import decode_rows, encode_rows, encode_stored, prepare
 from ggblock.kernels.quantizers import MODULES
 from ggblock.simd.host import MACHINES, _runs_on, host
 
@@ -206,6 +206,35 @@ def test_a_row_alone_gives_the_same_bytes(name: str) -> None:
     whole = encode_rows(x, name, given)
     for i in (0, 7, len(x) - 1):
         np.testing.assert_array_equal(encode_rows(x[i : i + 1], name, given), whole[i : i + 1])
+
+
+@pytest.mark.parametrize("source", ["f16", "bf16", "f32"])
+@pytest.mark.parametrize("name", ["f32", "f16", "bf16", "q8_0", "q4_k", "q6_k"])
+def test_numbers_as_they_are_stored_give_the_same_bytes(name: str, source: str) -> None:
+    x = blocks.dequantize(blocks.quantize(weights("mixed"), source), source, weights("mixed").shape)
+    raw = blocks.quantize(x, source)
+    for given in (None, importance()):
+        np.testing.assert_array_equal(encode_stored(raw, source, name, given), encode_rows(x, name, given))
+    part = np.ascontiguousarray(raw[1:2, : raw.shape[1] // 2])
+    np.testing.assert_array_equal(encode_stored(part, source, name), encode_rows(x[1:2, :512], name))
+
+
+@pytest.mark.parametrize("source", ["f16", "bf16", "f32"])
+@pytest.mark.parametrize("name", ["f32", "f16", "bf16", "q8_0"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_stored_numbers_that_are_not_finite(name: str, source: str, bad: float) -> None:
+    x = np.ones((3, 64), np.float32)
+    x[2, 63] = bad
+    raw = blocks.quantize(x, source)
+    with pytest.raises(errors.NonFiniteWeight, match="row 12, column 63"):
+        encode_stored(raw, source, name, first_row=10)
+    if name != "q8_0":
+        kept = blocks.dequantize(encode_stored(raw, source, name, allow_nonfinite=True), name, x.shape)
+        np.testing.assert_array_equal(kept, x)
+    tiny = np.ascontiguousarray(raw[2:, -8:])          # fewer numbers than a vector holds
+    if name != "q8_0":
+        with pytest.raises(errors.NonFiniteWeight):
+            encode_stored(tiny, source, name)
 
 
 def test_the_public_function_gives_the_bytes_of_a_conversion() -> None:

@@ -16,8 +16,8 @@ from .common import Sizes, base_metadata, sizes_of
 
 
 def _sizes(config: Config) -> Sizes:
-    # What transformers assumes where config.json says nothing.
-    config.values.setdefault("vocab_size", 262208)
+    config.assume(vocab_size=262208, rope_theta=1e6, rope_local_base_freq=1e4, sliding_window=4096, rms_norm_eps=1e-6,
+                  max_position_embeddings=131072)
     return sizes_of(config, heads=8, kv_heads=4, head=256)
 
 
@@ -25,8 +25,6 @@ def metadata(config: Config) -> dict[str, Any]:
     if config.values.get("attn_logit_softcapping") is not None:
         raise config.fault("attn_logit_softcapping", "Gemma 3 has no such thing", "null")
     values = base_metadata(config, _sizes(config))
-    values.setdefault("context_length", Typed("u32", 131072))
-    values.setdefault("rope.freq_base", Typed("f32", 1_000_000.0))
     cap = config.number("final_logit_softcapping", default=None)
     if cap:
         values["final_logit_softcapping"] = Typed("f32", cap)

@@ -13,7 +13,16 @@ from . import Target, layer_tensors
 from .common import base_metadata, sizes_of
 
 
+def _assume(config: Config) -> None:
+    config.assume(rope_theta=config.number("global_rope_theta", "rotary_emb_base", default=10000.0), rms_norm_eps=1e-6)
+    if config.architecture == "MistralForCausalLM":
+        config.assume(max_position_embeddings=131072, num_key_value_heads=8)
+    else:
+        config.assume(max_position_embeddings=config.integer("n_ctx", "model_max_length", default=2048))
+
+
 def metadata(config: Config) -> dict[str, Any]:
+    _assume(config)
     if config.integer("num_local_experts", "num_experts", default=0, low=0) > 1:
         raise config.fault("num_local_experts", "mixtures of experts cannot be converted")
     sizes = sizes_of(config)
@@ -25,6 +34,7 @@ def metadata(config: Config) -> dict[str, Any]:
 
 
 def tensors(config: Config, n_vocab: int | None) -> dict[str, Target]:
+    _assume(config)
     s = sizes_of(config)
     wide, narrow = s.n_heads * s.head, s.n_kv_heads * s.head
     return {
@@ -54,14 +64,16 @@ def generated(config: Config) -> dict[str, NDArray[np.float32]]:
     """``rope_freqs.weight`` where the scaling is Llama 3's: the divisor of each pair's frequency, float32 (head / 2,).
 
     Wavelengths below ``original / high_freq_factor`` stay, those above ``original / low_freq_factor`` are divided by
-    ``factor``, those between are blended. All steps in float32, as they are computed elsewhere.
+    ``factor``, those between are blended. Every step is rounded to float32 as torch does it, for which a number over a
+    tensor is the tensor's reciprocal times the number: llama.cpp's converter gets the same bits for the usual bases
+    (torch's power is not always the nearest float32, ours is).
     """
     wide, _ = config.rope()
     if str(wide.get("rope_type", "")).lower() != "llama3":
         return {}
     f32 = np.float32
     head = sizes_of(config).head
-    base = f32(wide.get("rope_theta", 10000.0))
+    base = float(wide.get("rope_theta", 10000.0))
     factor, low, high = (
         f32(wide.get(key, value))
         for key, value in (("factor", 8.0), ("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
@@ -70,10 +82,11 @@ def generated(config: Config) -> dict[str, NDArray[np.float32]]:
         wide.get("original_max_position_embeddings")
         or config.integer("original_max_position_embeddings", default=8192)
     )
-    frequencies = f32(1) / base ** (np.arange(0, head, 2, dtype=np.float32) / f32(head))
-    lengths = f32(2 * math.pi) / frequencies
+    exponents = np.arange(0, head, 2, dtype=np.float32) / f32(head)
+    frequencies = f32(1) / (base ** exponents.astype(np.float64)).astype(np.float32)
+    lengths = (f32(1) / frequencies) * f32(2 * math.pi)
     with np.errstate(divide="ignore", invalid="ignore"):
-        smooth = (original / lengths - low) / (high - low)
+        smooth = ((f32(1) / lengths) * original - low) / (high - low)
         blended = f32(1) / ((f32(1) - smooth) / factor + smooth)
     divisors = np.where(lengths < original / high, f32(1), np.where(lengths > original / low, factor, blended))
     return {"rope_freqs.weight": divisors.astype(np.float32)}

@@ -12,7 +12,13 @@ from . import Target, llama
 STEP = 4  # every fourth layer turns nothing: no key in a GGUF file could say otherwise
 
 
+def _assume(config: Config) -> None:
+    config.assume(rope_theta=2e6, max_position_embeddings=32768, num_key_value_heads=4)
+    config.values.setdefault("tie_word_embeddings", True)
+
+
 def metadata(config: Config) -> dict[str, Any]:
+    _assume(config)
     n_layers = config.integer("num_hidden_layers", high=4096)
     step = config.integer("no_rope_layer_interval", default=STEP)
     wanted = [int((i + 1) % STEP != 0) for i in range(n_layers)]
@@ -26,11 +32,14 @@ def metadata(config: Config) -> dict[str, Any]:
         )
     if config.values.get("use_sliding_window"):
         raise config.fault("use_sliding_window", "a GGUF file cannot describe a SmolLM3 with sliding windows", False)
-    return llama.metadata(config)
+    values = llama.metadata(config)
+    if config.values.get("head_dim") is None:
+        del values["attention.key_length"], values["attention.value_length"]  # other converters tell what is told
+    return values
 
 
 def tensors(config: Config, n_vocab: int | None) -> dict[str, Target]:
-    config.values.setdefault("tie_word_embeddings", True)  # what transformers assumes where config.json says nothing
+    _assume(config)
     return llama.tensors(config, n_vocab)
 
 
