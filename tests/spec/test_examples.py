@@ -17,7 +17,7 @@ FEW = ("few.gguf", "few.ggb", "few-ragged.ggb", "aligned.gguf", "aligned.ggb", "
 
 
 def run(program: list[str], paths: list[Path]) -> list[dict[str, Any]]:
-    done = subprocess.run([*program, *map(str, paths)], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([*program, *map(str, paths)], capture_output=True, text=True, timeout=600, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
