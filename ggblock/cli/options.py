@@ -46,7 +46,8 @@ class OffloadType(click.ParamType):
         from ggblock.engine.placement import parse
 
         try:
-            return parse(value)
+            parse(value)  # said here, so that a misspelt value is wrong usage; the engine reads it again
+            return value
         except SettingError as error:
             self.fail(str(error), param, ctx)
 
@@ -90,7 +91,11 @@ reference_option = click.option(
 
 def engine_options(function: F) -> F:
     """Add how the model computes, all but threads and context; give the parameters to `open_model`."""
-    offload = click.option("--offload", default=None, metavar="WHAT", help="Layers that an accelerator computes.")
+    offload = click.option(
+        "--offload", type=OffloadType(), default=None, metavar="WHAT",
+        help="What an NVIDIA GPU computes: the last N layers, all, auto (as many as fit), none, or a pattern that "
+        "tensor names match. Needs the extra ggblock[cuda].",
+    )  # fmt: skip
     return _add(function, [offload, kv_option, activations_option, reference_option])
 
 

@@ -15,6 +15,10 @@ from numba import cuda
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 
+if not SIMULATED:
+    # A token's norm is one block of threads and is meant to be: Numba would warn of every such launch.
+    numba.cuda.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
 
 if SIMULATED:
     from . import simulator
