@@ -5,8 +5,10 @@
 
 Goals: ours keeps at least 40 % of its quiet speed, and is never slower than llama.cpp under the same load. Rounds
 alternate between quiet and busy, and between the two sides (see ``table.py``, whose options these are). The spinning
-processes have the priority that they would have on a person's machine: the usual one, as both sides must have; on a
-machine that others load too this measures them as well, and its "quiet" is not quiet.
+processes have the usual priority, as both sides must have. Where other work loads the machine its "quiet" is not quiet;
+Linux with automatic groups lets a session outweigh the others::
+
+    setsid -w bash -c 'echo -20 > /proc/self/autogroup; exec python tools/bench/busy.py ...'
 """
 
 from __future__ import annotations
