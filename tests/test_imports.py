@@ -91,6 +91,12 @@ def test_a_tokenizer_loads_without_a_compiler(smollm2_path: Path) -> None:
     assert third & {"numba", "llvmlite", "torch", "transformers"} == set()
 
 
+def test_the_engine_brings_the_gpu_only_when_asked() -> None:
+    third, own = loaded_by("import ggblock.models.compiled\nfrom ggblock.engine import placement\nplacement.parse('all')")
+    assert "ggblock.engine.placement" in own and not {name for name in own if name.startswith("ggblock.engine.cuda")}
+    assert not third & {"numba", "cuda"}
+
+
 def test_the_catalog_brings_nothing_but_platformdirs() -> None:
     third, _ = loaded_by("from ggblock import catalog\ncatalog.models_folder()")
     assert third <= {"platformdirs"}

@@ -80,6 +80,8 @@ def start(
         return None
     if notify is not None or offload.kind == "auto":
         say(f"{described(place, sizes)} on {device.name}, {need / GB:.2f} of {device.free_bytes / GB:.1f} GB")
+    if notify is not None and not device.simulated:
+        say("kernels for the GPU are compiled when they are first used, in every process anew: some seconds each")
     from .plan import Offloading
 
     return Offloading(device, place, n_ctx, gemm_of(device))
