@@ -92,7 +92,8 @@ def test_a_tokenizer_loads_without_a_compiler(smollm2_path: Path) -> None:
 
 
 def test_the_engine_brings_the_gpu_only_when_asked() -> None:
-    third, own = loaded_by("import ggblock.models.compiled\nfrom ggblock.engine import placement\nplacement.parse('all')")
+    body = "import ggblock.models.compiled\nfrom ggblock.engine import placement\nplacement.parse('all')"
+    third, own = loaded_by(body)
     assert "ggblock.engine.placement" in own and not {name for name in own if name.startswith("ggblock.engine.cuda")}
     assert not third & {"numba", "cuda"}
 
