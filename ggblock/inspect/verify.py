@@ -17,6 +17,7 @@ from ..format.metadata import ArrayValue
 from ..format.reader import GgufFile, Tensor, open_gguf
 from . import manifest, order, words
 from .consistency import contradictions
+from .overview import FILE_TYPES
 from .values import bad_blocks
 
 Progress = Callable[[int, int], None]
@@ -89,7 +90,7 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str] | None 
                 keys = checksums.KEYS & set(head.values)
                 sealed = sealed or bool(keys)
                 if keys:
-                    faults += _checksums(mapped, head, base, tensors)
+                    faults += _foreign(list(_checksums(mapped, head, base, tensors)), head, base, tensors, part)
                 faults += _padding(mapped, base, head.end, tensors, bool(keys))
             for tensor in tensors:
                 if values:
@@ -173,6 +174,31 @@ def _checksums(mapped: Mapped, head: header.Header, base: int, tensors: list[Ten
                 "checksum", "header", f"header, metadata, tensor table or padding were changed: SHA-256 {digest}, "
                 f"stored {wanted.value}", path, 0, base,
             )  # fmt: skip
+
+
+def _foreign(
+    faults: list[Fault], head: header.Header, base: int, tensors: list[Tensor], path: str
+) -> list[Fault]:
+    """``faults`` of the checksums, or one in their place where they cannot be of this file.
+
+    Programs that do not know the keys copy them into what they make of a file: llama.cpp's quantizer does. Damage
+    seldom reaches the header and most tensors at once. Where the recipe that was noted contradicts the file's type,
+    another program has chosen types since, and that is no damage at all.
+    """
+    names = {fault.where for fault in faults}
+    changed = sum(tensor.name in names for tensor in tensors)
+    counted = checksums.TENSORS not in names
+    if "header" not in names or (counted and 2 * changed <= len(tensors)):
+        return faults
+    noted, kind = head.values.get("ggblock.recipe"), head.values.get("general.file_type")
+    name = str(noted.value).upper() if noted is not None else ""
+    found = kind.value if kind is not None else None
+    again = name in FILE_TYPES.values() and isinstance(found, int) and FILE_TYPES.get(found) != name
+    what = f"header and {changed} of {len(tensors)} tensors differ" if counted else "the number of tensors differs"
+    return [Fault(
+        "checksum", "header", f"the checksums are of another file ({what}): a program that does not know them "
+        "has made this file and copied them; they say nothing about it", path, 0, base, warning=again,
+    )]  # fmt: skip
 
 
 def _tensor_digests(mapped: Mapped, stored: object, base: int, tensors: list[Tensor]) -> Iterator[Fault]:

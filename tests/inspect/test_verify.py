@@ -12,6 +12,7 @@ import ggblock
 from ggblock import blocks, errors
 from ggblock.format import GgufWriter, TensorSpec, header
 from ggblock.format.mapped import Mapped
+from ggblock.format.metadata import Typed
 from ggblock.inspect.verify import verify
 from tests.inspect import crafted, damage
 
@@ -94,6 +95,38 @@ def test_split_files_carry_checksums_a_part(tmp_path: Path) -> None:
     second.write_bytes(data)
     (fault,) = [fault for fault in verify(first).faults if fault.code == "checksum"]
     assert (fault.where, fault.path) == ("b.weight", str(second))
+
+
+@pytest.mark.parametrize(("file_type", "whole"), [(7, True), (1, False)])
+def test_checksums_that_another_program_copied(tmp_path: Path, file_type: int, whole: bool) -> None:
+    """llama.cpp's quantizer copies keys that it does not know into the file that it makes."""
+    keys = {"general.architecture": "llama", "ggblock.recipe": "f16", "general.file_type": 1}
+    shapes = [(f"blk.{i}.w.weight", (4, 64)) for i in range(6)]
+    numbers = np.random.default_rng(1).standard_normal((6, 4, 64)).astype(np.float32)
+
+    def write(name: str, values: dict[str, object], kind: str, n: int, checksums: bool) -> Path:
+        specs = [TensorSpec(tensor, kind, shape) for tensor, shape in shapes[:n]]
+        with GgufWriter(tmp_path / name, values, specs, checksums=checksums) as writer:
+            for spec, data in zip(specs, numbers, strict=False):
+                writer.write(spec.name, data)
+        return tmp_path / name
+
+    first = write("first.gguf", keys, "f16", 6, True)
+    assert verify(first).is_whole
+    verdicts = []
+    for name, n in (("second.gguf", 6), ("third.gguf", 4)):
+        with ggblock.open(first) as file:
+            values = {**file.metadata.typed_items(), "general.file_type": Typed("u32", file_type)}
+            path = write(name, values, "q8_0", n, False)
+        raw = bytearray(path.read_bytes())
+        at = raw.index(b"ggblock.header.sha256") + 33
+        raw[at : at + 64] = b"ab" * 32          # our writer fills in the true one, others copy
+        path.write_bytes(raw)
+        verdicts.append(verify(path))
+    for verdict, text in zip(verdicts, ("6 of 6 tensors differ", "the number of tensors differs"), strict=True):
+        (fault,) = verdict.faults
+        assert verdict.is_whole is whole and fault.warning is whole and "of another file" in fault.message
+        assert text in fault.message
 
 
 # ---- values ---------------------------------------------------------------------------------------------------
