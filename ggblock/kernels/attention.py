@@ -4,7 +4,8 @@ Many tokens: an item is a KV head and a tile of query tokens with all heads that
 pass by. One token: an item is a KV head and a chunk of ``CHUNK`` positions, so that long contexts keep every thread
 busy; ``combine`` merges the chunks. Chunks lie at fixed positions: results do not depend on the number of threads.
 
-Cache layout: see ``rope``. All arithmetic is float32. Queries come scaled by log2(e), so the softmax is in powers of
+Cache layout: see ``rope``; with 8 bits the two products are those of ``attention_q8_0``. All other arithmetic is
+float32. Queries come scaled by log2(e), so the softmax is in powers of
 two.
 A masked score is -3e38: its weight is 2**-126 of the largest, which is nothing; a block in which a row sees nothing
 leaves a sum that the first real score multiplies by zero.
@@ -37,11 +38,13 @@ from ..simd.vec import (
     vmax,
     zero,
 )
-from . import shapes
+from . import attention_q8_0, shapes
 from .args import arg, larger, smaller, state
+from .attention_q8_0 import write_query
 from .fields import N_TOKENS, POSITION
-from .shapes import CHUNK, KEYS, MICRO_ROWS
+from .shapes import CHUNK, KEYS, MICRO_ROWS, WEIGHT_BYTES
 
+SCORE_BYTES = MICRO_ROWS * (4 * KEYS + WEIGHT_BYTES)
 F = "f32x16"
 MASKED = np.float32(-3.0e38)
 PANELS = 2  # panels of a micro-tile when many tokens are processed; one token: 2 and 4 were 30 % slower than 1
@@ -117,6 +120,8 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
 def _block(size: int, cache: str, rows: int) -> Any:
     """``block(...)``: one block of up to 64 keys against ``rows`` query rows, updating O, m and l."""
     padded = shapes.padded(size)
+    if cache == "q8_0":
+        return _online(padded * 4, rows, *attention_q8_0.make_products(size, rows))
     width = 2 if cache == "f16" else 4
     panel_bytes, key_step, row_bytes, value_step, score_bytes = (
         padded * 16 * width,
@@ -135,9 +140,7 @@ def _block(size: int, cache: str, rows: int) -> Any:
     value_apart = 16 * width
 
     @inline
-    def block(q, keys, values, first, n_keys, o, m, l, p, low, high, masked):
-        # keys: the panel that holds position ``first`` (a multiple of 16); values: position ``first``
-        # row r sees positions low[r] .. high[r] - 1 (int32 arrays); ``masked``: whether any row sees less than all
+    def scores(q, keys, n_keys, p):
         done = np.int64(0)
         if at_once > 1:
             while done + 16 * at_once <= n_keys:
@@ -175,37 +178,9 @@ def _block(size: int, cache: str, rows: int) -> Any:
                     far,
                 )
             done += 16
-        for r in range(rows):
-            row = p + r * score_bytes
-            best = splat(MASKED, F)
-            if masked:
-                lo, hi = splat(load(low + 4 * r, "i32"), "i32x16"), splat(load(high + 4 * r, "i32"), "i32x16")
-                for j in range(0, n_keys, 16):
-                    at = lanes_of("i32x16") + splat(np.int32(first + j), "i32x16")
-                    s = select(less(at, hi), load(row + 4 * j, F), splat(MASKED, F))
-                    s = select(less(at, lo), splat(MASKED, F), s)
-                    store(row + 4 * j, s)
-                    best = vmax(best, s)
-            else:
-                for j in range(0, n_keys, 16):
-                    best = vmax(best, load(row + 4 * j, F))
-            before = load(m + 4 * r, "f32")
-            now = larger(before, max_of(best))
-            total = zero(F)
-            shift = splat(now, F)
-            for j in range(0, n_keys, 16):
-                w = vexp2(load(row + 4 * j, F) - shift)
-                store(row + 4 * j, w)
-                total = total + w
-            if now > before:
-                alpha = lane_at(vexp2(splat(np.float32(before - now), F)), 0)
-                if before <= MASKED:
-                    alpha = np.float32(0)
-                store(m + 4 * r, np.float32(now))
-                store(l + 4 * r, np.float32(load(l + 4 * r, "f32") * alpha))
-                for d in range(0, row_bytes, 64):
-                    store(o + r * row_bytes + d, load(o + r * row_bytes + d, F) * splat(alpha, F))
-            store(l + 4 * r, np.float32(load(l + 4 * r, "f32") + sum_of(total)))
+
+    @inline
+    def gather(p, values, n_keys, o):
         if values_wide:
             for d in range(0, padded, 16 * at_once):
                 outer(
@@ -242,6 +217,51 @@ def _block(size: int, cache: str, rows: int) -> Any:
                         far,
                     )
 
+    return _online(row_bytes, rows, scores, gather)
+
+
+def _online(row_bytes: int, rows: int, scores: Any, gather: Any) -> Any:
+    """The block around its two products: masks, and the softmax that goes on from block to block."""
+    score_bytes = KEYS * 4
+
+    @inline
+    def block(q, keys, values, first, n_keys, o, m, l, p, low, high, masked):
+        # keys: the panel that holds position ``first`` (a multiple of 16); values: position ``first``
+        # row r sees positions low[r] .. high[r] - 1 (int32 arrays); ``masked``: whether any row sees less than all
+        scores(q, keys, n_keys, p)
+        for r in range(rows):
+            row = p + r * score_bytes
+            best = splat(MASKED, F)
+            if masked:
+                lo, hi = splat(load(low + 4 * r, "i32"), "i32x16"), splat(load(high + 4 * r, "i32"), "i32x16")
+                for j in range(0, n_keys, 16):
+                    at = lanes_of("i32x16") + splat(np.int32(first + j), "i32x16")
+                    s = select(less(at, hi), load(row + 4 * j, F), splat(MASKED, F))
+                    s = select(less(at, lo), splat(MASKED, F), s)
+                    store(row + 4 * j, s)
+                    best = vmax(best, s)
+            else:
+                for j in range(0, n_keys, 16):
+                    best = vmax(best, load(row + 4 * j, F))
+            before = load(m + 4 * r, "f32")
+            now = larger(before, max_of(best))
+            total = zero(F)
+            shift = splat(now, F)
+            for j in range(0, n_keys, 16):
+                w = vexp2(load(row + 4 * j, F) - shift)
+                store(row + 4 * j, w)
+                total = total + w
+            if now > before:
+                alpha = lane_at(vexp2(splat(np.float32(before - now), F)), 0)
+                if before <= MASKED:
+                    alpha = np.float32(0)
+                store(m + 4 * r, np.float32(now))
+                store(l + 4 * r, np.float32(load(l + 4 * r, "f32") * alpha))
+                for d in range(0, row_bytes, 64):
+                    store(o + r * row_bytes + d, load(o + r * row_bytes + d, F) * splat(alpha, F))
+            store(l + 4 * r, np.float32(load(l + 4 * r, "f32") + sum_of(total)))
+        gather(p, values, n_keys, o)
+
     return block
 
 
@@ -252,7 +272,9 @@ def make_attention(group: str, size: str, cache: str) -> Any:
     """
     g, n = int(group), int(size)
     row_bytes = shapes.padded(n) * 4
-    step_bytes = shapes.padded(n) * (2 if cache == "f16" else 4)  # of one position
+    step_bytes = shapes.panel_bytes(n, cache) // 16  # of one position
+    coded = cache == "q8_0"
+    padded = shapes.padded(n)
     per_item = shapes.tile_tokens(g, n)
     n_rows = per_item * g
     at_once = g if g <= MICRO_ROWS else 1
@@ -272,9 +294,10 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         """One token: items are (KV head, chunk)."""
         kv_heads, window = arg(op, 1), arg(op, 6)
         p = arg(op, 9) + thread * arg(op, 10)
-        low = p + MICRO_ROWS * KEYS * 4
+        low = p + SCORE_BYTES
         high, m, l = low + 4 * MICRO_ROWS, low + 8 * MICRO_ROWS, low + 12 * MICRO_ROWS
         o = low + 16 * MICRO_ROWS
+        codes = o + MICRO_ROWS * row_bytes
         start = larger(np.int64(0), position + 1 - window) if window > 0 else np.int64(0)
         first_chunk = start // CHUNK
         chunks = position // CHUNK - first_chunk + 1
@@ -288,13 +311,18 @@ def make_attention(group: str, size: str, cache: str) -> Any:
             keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
             for r0 in range(0, g, at_once):
                 clear(o, m, l, at_once)
+                q = arg(op, 0) + (h * g + r0) * row_bytes
+                if coded:
+                    for r in range(at_once):
+                        write_query(q + r * row_bytes, codes + r * row_bytes, padded)
+                    q = codes
                 for key in range(
                     larger(chunk * CHUNK, start // 16 * 16), smaller((chunk + 1) * CHUNK, position + 1), KEYS
                 ):
                     end = smaller((chunk + 1) * CHUNK, position + 1)
                     n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                     one(
-                        arg(op, 0) + (h * g + r0) * row_bytes,
+                        q,
                         keys + key * step_bytes,
                         values + key * step_bytes,
                         key,
@@ -322,7 +350,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         kv_heads, window = arg(op, 1), arg(op, 6)
         heads = kv_heads * g
         p = arg(op, 9) + thread * arg(op, 10)
-        low = p + MICRO_ROWS * KEYS * 4
+        low = p + SCORE_BYTES
         high, m, l = low + 4 * n_rows, low + 8 * n_rows, low + 12 * n_rows
         q = low + 16 * n_rows
         o = q + n_rows * row_bytes
@@ -337,8 +365,11 @@ def make_attention(group: str, size: str, cache: str) -> Any:
                 store(high + 4 * r, np.int32(at + 1) if t < n_tokens else np.int32(0))
                 store(low + 4 * r, np.int32(larger(np.int64(0), at + 1 - window)) if window > 0 else np.int32(0))
                 source = arg(op, 0) + (smaller(t, n_tokens - 1) * heads + h * g + r % g) * row_bytes
-                for i in range(0, row_bytes, 64):
-                    store(q + r * row_bytes + i, load(source + i, F))
+                if coded:
+                    write_query(source, q + r * row_bytes, padded)
+                else:
+                    for i in range(0, row_bytes, 64):
+                        store(q + r * row_bytes + i, load(source + i, F))
             clear(o, m, l, n_rows)
             first = position + tile * per_item
             end = position + smaller(n_tokens, (tile + 1) * per_item)

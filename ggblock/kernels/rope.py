@@ -1,8 +1,9 @@
 """Rotary positions, q/k norms, and the writing of keys and values into the cache.
 
 Cache layout of one layer: keys (n_kv_heads, n_ctx / 16, head, 16), so that one vector load takes 16 positions of one
-dimension; values (n_kv_heads, n_ctx, head). Elements are IEEE halves or float32. ``head`` is the head size rounded up
-to 16; the padding stays zero.
+dimension; values (n_kv_heads, n_ctx, head). Elements are IEEE halves or float32, or ("q8_0") bytes with a scale per
+32 dimensions, in panels of 16 positions that ``attention_q8_0`` describes. ``head`` is the head size rounded up to 16;
+the padding stays zero.
 
 Rotation (Su et al. 2021): pair ``i`` turns by the table's angle; pairs are ``(2 i, 2 i + 1)`` ("norm") or
 ``(i, i + n_rot / 2)`` ("neox").
@@ -18,6 +19,7 @@ from ..simd.jit import inline
 from ..simd.vec import load, store, store_half, vsqrt
 from .activations import rms_scale
 from .args import arg, arg_f32, state
+from .attention_q8_0 import write_key, write_value
 from .fields import N_TOKENS, POSITION
 
 
@@ -29,7 +31,7 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
     18 bytes of scratch a thread (a padded head), 19 q norm weight, 20 k norm weight, with eps in the upper half of
     column 12. Split by token and head.
     """
-    half = cache == "f16"
+    half, coded = cache == "f16", cache == "q8_0"
     neox = pairs == "neox"
     with_norm = norms == "norm"
 
@@ -71,6 +73,7 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
         n_tokens, position = state(op, N_TOKENS), state(op, POSITION)
         eps = load(op + 8 * (3 + 12) + 4, "f32")
         width = 2 if half else 4
+        panel_bytes = 16 * padded + (padded + 31) // 32 * 32  # see shapes.panel_bytes
         per_token = heads + 2 * kv_heads
         n_items = n_tokens * per_token
         for item in range(n_items * thread // n_threads, n_items * (thread + 1) // n_threads):
@@ -86,20 +89,33 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
                 x = arg(op, 17) + thread * arg(op, 18)
                 copy_head(arg(op, 3) + t * arg(op, 4) + h * size * 4, x, size, arg(op, 20), eps, np.float32(1))
                 rotate(x, n_rot, table)
-                to = arg(op, 13) + h * arg(op, 14) + (at // 16 * padded * 16 + at % 16) * width
-                for i in range(size):
-                    if half:
-                        store_half(to + i * 32, load(x + 4 * i, "f32"))
-                    else:
-                        store(to + i * 64, load(x + 4 * i, "f32"))
+                to = arg(op, 13) + h * arg(op, 14)
+                if coded:
+                    for i in range(size, padded):
+                        store(x + 4 * i, np.float32(0))
+                    write_key(x, to + at // 16 * panel_bytes, at % 16, padded)
+                else:
+                    to += (at // 16 * padded * 16 + at % 16) * width
+                    for i in range(size):
+                        if half:
+                            store_half(to + i * 32, load(x + 4 * i, "f32"))
+                        else:
+                            store(to + i * 64, load(x + 4 * i, "f32"))
             else:
                 h -= heads + kv_heads
                 x = arg(op, 6) + t * arg(op, 7) + h * size * 4
-                to = arg(op, 15) + h * arg(op, 16) + at * padded * width
-                for i in range(size):
-                    if half:
-                        store_half(to + i * 2, load(x + 4 * i, "f32"))
-                    else:
-                        store(to + i * 4, load(x + 4 * i, "f32"))
+                to = arg(op, 15) + h * arg(op, 16)
+                if coded:
+                    y = arg(op, 17) + thread * arg(op, 18)
+                    for i in range(padded):
+                        store(y + 4 * i, load(x + 4 * i, "f32") if i < size else np.float32(0))
+                    write_value(y, to + at // 16 * panel_bytes, at % 16, padded)
+                else:
+                    to += at * padded * width
+                    for i in range(size):
+                        if half:
+                            store_half(to + i * 2, load(x + 4 * i, "f32"))
+                        else:
+                            store(to + i * 4, load(x + 4 * i, "f32"))
 
     return rope

@@ -6,6 +6,17 @@ CHUNK = 256        # positions of a chunk when one token is decoded
 MICRO_ROWS = 8     # query rows of a micro-tile when many tokens are processed
 
 
+#: Of a row of softmax weights as codes (``attention_q8_0``): two bytes a key, a float32, and room to stay aligned.
+WEIGHT_BYTES = 2 * KEYS + 64
+
+
+def panel_bytes(size: int, cache: str) -> int:
+    """Bytes of 16 positions of one KV head in the key cache, and in the value cache. A multiple of 16."""
+    if cache == "q8_0":
+        return 16 * padded(size) + 2 * 16 * -(-padded(size) // 32)
+    return 16 * padded(size) * {"f16": 2, "f32": 4}[cache]
+
+
 def padded(size: int) -> int:
     """A head's size in the cache and in scratch: rounded up to 16."""
     return -(-size // 16) * 16
@@ -23,7 +34,7 @@ def tile_tokens(group: int, size: int) -> int:
 def scratch_bytes(group: int, size: int) -> int:
     """Bytes of scratch that a thread of attention needs."""
     rows = max(tile_tokens(group, size) * group, group, MICRO_ROWS)
-    per_row = 2 * 4 * padded(size) + 4 * 4 + 4 * KEYS      # q and o, four words, scores
+    per_row = 2 * 4 * padded(size) + 4 * 4 + 4 * KEYS + WEIGHT_BYTES      # q and o, four words, scores, weights
     return -(-(rows * per_row + 1024) // 4096) * 4096
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("llama", "gemma3", "smollm3")
 
 #: Types of the KV cache; ``kernels.rope`` describes how each lies in memory.
-KV_TYPES = ("f16", "f32")
+KV_TYPES = ("f16", "q8_0", "f32")
 
 #: How activations are held in matrix products: ``kernels.matmul``'s modes of the layers, for one token and for many,
 #: and of the logits. "1" is int8, "2" two terms of int8 (about 15 bits), "f" float32. Decoding is bound by reading

@@ -59,7 +59,7 @@ class Layers:
         self.gated, self.up = builder.rows(c.n_ff), builder.rows(c.n_ff)
         self.tables: list[RopeTable] = []
         self.caches: list[KvCache] = []
-        self._head_bytes = round_up(n_ctx, 64) * shapes.padded(config.head) * (2 if kv_type == "f16" else 4)
+        self._head_bytes = round_up(n_ctx, 64) // 16 * shapes.panel_bytes(config.head, kv_type)
         self._arena = Arena(2 * config.n_layers * config.n_kv_heads * self._head_bytes)
         group = c.n_heads // c.n_kv_heads
         self._turned = floats(builder.capacity, c.n_heads * shapes.padded(c.head))

@@ -90,8 +90,11 @@ class Attention:
     def cached(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of positions 0 .. n - 1, (n, KV heads, head), in the layout that ``kernels.rope`` states."""
         s = self.shape
-        padded, kind = -(-s.head // 16) * 16, "<f2" if s.cache == "f16" else "<f4"
         cache = self.layers.caches[0]
+        if s.cache == "q8_0":
+            keys, values = (coded(c, s, is_key) for c, is_key in ((cache.keys, True), (cache.values, False)))
+            return keys[:n], values[:n]
+        padded, kind = -(-s.head // 16) * 16, "<f2" if s.cache == "f16" else "<f4"
         keys = (
             cache.keys.view(kind)
             .reshape(s.kv_heads, -1, padded, 16)
@@ -101,6 +104,25 @@ class Attention:
         values = cache.values.view(kind).reshape(s.kv_heads, -1, padded).transpose(1, 0, 2)
         assert not keys[..., s.head :].any() and not values[..., s.head :].any(), "padding must stay zero"
         return keys[:n, :, : s.head].astype(np.float64), values[:n, :, : s.head].astype(np.float64)
+
+
+def coded(cache: np.ndarray, shape: Shape, is_key: bool) -> np.ndarray:
+    """All positions of a cache of 8 bits, float64 (n, KV heads, head), decoded as ``kernels.attention_q8_0`` states."""
+    padded = -(-shape.head // 16) * 16
+    n32 = -(-padded // 32)
+    panels = cache.reshape(shape.kv_heads, -1, 32 * n32 + 16 * padded)
+    n_panels = panels.shape[1]
+    scales = np.ascontiguousarray(panels[..., : 32 * n32]).view("<f2").reshape(shape.kv_heads, n_panels, n32, 16)
+    codes = np.ascontiguousarray(panels[..., 32 * n32 :]).view(np.int8)
+    if is_key:  # (head / 4, position, 4)
+        codes = codes.reshape(shape.kv_heads, n_panels, padded // 4, 16, 4).transpose(0, 1, 3, 2, 4)
+    else:  # (head / 16, 4, dimension, 4 positions)
+        codes = codes.reshape(shape.kv_heads, n_panels, padded // 16, 4, 16, 4).transpose(0, 1, 3, 5, 2, 4)
+    codes = codes.reshape(shape.kv_heads, -1, padded)
+    assert not codes[..., shape.head :].any(), "padding must stay zero"
+    each = scales.transpose(0, 1, 3, 2).reshape(shape.kv_heads, -1, n32).astype(np.float64)
+    values = codes * np.repeat(each, 32, axis=2)[..., :padded]
+    return values[..., : shape.head].transpose(1, 0, 2)
 
 
 def tokens(shape: Shape, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,6 +166,7 @@ def naive_attention(
     values: np.ndarray,
     position: int,
     window: int,
+    coded: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Softmax in powers of two over the positions that each token sees, in float64, and a bound of the kernel's error.
 
@@ -152,6 +175,9 @@ def naive_attention(
     EPS, and for every block of 16 keys the sums round at most 17 times and are rescaled by a factor that is
     itself within 4 EPS; the chunks of one token and the division are 16 more. Both the weighted sum and its
     divisor are off by this, hence twice. Masked positions may count 2**-126 each: nothing.
+
+    With a cache of 8 bits (``coded``) queries are rounded to multiples of max|q| / 8191 over 32 dimensions: half a step
+    times |k| for each. Softmax weights are rounded too: see ``step_of_weights``.
     """
     n, heads, head = q.shape
     group = heads // keys.shape[1]
@@ -163,19 +189,53 @@ def naive_attention(
             k, v = keys[seen, h // group], values[seen, h // group]
             scores = k @ q[t, h].astype(np.float64)
             error = (head + 8) * EPS * (np.abs(k) @ np.abs(q[t, h].astype(np.float64))).max()
+            if coded:
+                peaks = np.repeat([np.abs(q[t, h][i : i + 32]).max() for i in range(0, head, 32)], 32)[:head]
+                error += (np.abs(k) @ peaks).max() * 0.5 / 8191 * (1 + 1e-3)
             weights = np.exp2(scores - scores.max())
+            lost = step_of_weights(weights, v, slice(low, position + t + 1)) if coded else 0.0
+            lost = lost / weights.sum()
             weights /= weights.sum()
             spread = EPS * (scores.max() - scores.min())
             blocks = -(-len(scores) // 16) + 2
             delta = np.log(2) * (2 * error + spread) + (2 + 16 + 21 * blocks) * EPS
             out[t, h] = weights @ v
-            bound[t, h] = 2 * delta * (weights @ np.abs(v))
+            bound[t, h] = 2 * delta * (weights @ np.abs(v)) + lost * (1 + 4 * delta)
     return out, bound
 
 
+def step_of_weights(weights: np.ndarray, v: np.ndarray, seen: slice) -> np.ndarray:
+    """What rounding the weights may add to each dimension before the division: see ``naive_attention``.
+
+    Products ``w * scale`` of 64 keys and 32 dimensions are rounded to multiples of their largest / 16383, where
+    ``scale`` is the largest value of the 32 dimensions / 127 (both are decoded values here, so exact but for the half
+    that holds the scale). A position adds half a step times its code.
+    """
+    positions = np.arange(seen.start, seen.stop)
+    head = v.shape[1]
+    out = np.zeros(head)
+    for block in np.unique(positions // 64):
+        mine = positions // 64 == block
+        for i in range(0, head, 32):
+            scales = np.abs(v[mine, i : i + 32]).max(axis=1) / 126.9
+            largest = (weights[mine] * scales).max()
+            codes = np.abs(v[mine, i : i + 32]) / np.where(scales == 0, 1, scales)[:, None]
+            out[i : i + 32] += 0.5 * largest / 16383 * (1 + 1e-3) * codes.sum(axis=0)
+    return out
+
+
 FEW = [Shape(3, 2, 64, 64, "f16"), Shape(9, 1, 50, 50, "f32", "neox"), Shape(4, 1, 256, 256, "f16", "neox")]
+CODED = [
+    Shape(3, 2, 64, 64, "q8_0"),
+    Shape(9, 1, 50, 50, "q8_0", "neox"),
+    Shape(4, 1, 256, 256, "q8_0", "neox"),
+    Shape(1, 2, 16, 16, "q8_0"),
+    Shape(8, 1, 80, 40, "q8_0"),
+    Shape(2, 2, 96, 96, "q8_0"),
+]
 SHAPES = [
     *FEW,
+    *CODED,
     Shape(1, 3, 16, 16, "f32"),
     Shape(2, 2, 128, 64, "f16"),
     Shape(8, 1, 80, 80, "f16"),
@@ -197,13 +257,15 @@ def test_attention(window: int, shape: Shape) -> None:
         q, k, v = tokens(shape, n, rng)
         results = [a.run(q, k, v, position) for a in all_runs]
         keys, values = all_runs[0].cached(position + n)
-        expected, bound = naive_attention(all_runs[0].turned(n), keys, values, position, window)
+        expected, bound = naive_attention(
+            all_runs[0].turned(n), keys, values, position, window, shape.cache == "q8_0"
+        )
         assert_close(results[0], expected, bound)
         assert all(np.array_equal(results[0], other) for other in results[1:])
         position += n
 
 
-@pytest.mark.parametrize("shape", FEW, ids=str)
+@pytest.mark.parametrize("shape", [*FEW, *CODED[:3]], ids=str)
 @pytest.mark.parametrize("window", [0, 300, 512])
 def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
     """Chunks of 256 positions, also cut off at both ends; and back to an earlier position, as a new text does."""
@@ -217,29 +279,34 @@ def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
         q, k, v = tokens(shape, 1, rng)
         results = [a.run(q, k, v, position) for a in all_runs]
         keys, values = all_runs[0].cached(position + 1)
-        expected, bound = naive_attention(all_runs[0].turned(1), keys, values, position, window)
+        expected, bound = naive_attention(
+            all_runs[0].turned(1), keys, values, position, window, shape.cache == "q8_0"
+        )
         assert_close(results[0], expected, bound)
         assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
-def test_scores_of_any_size() -> None:
+@pytest.mark.parametrize("shape", [FEW[0], CODED[0]], ids=str)
+def test_scores_of_any_size(shape: Shape) -> None:
     """Scores up to thousands: the online softmax must neither overflow nor lose the largest."""
-    shape = FEW[0]
     a = Attention(shape, 2, 160)
     q, k, v = tokens(shape, 40, np.random.default_rng(12))
     got = a.run(q * 60, k * 60, v, 0)
     keys, values = a.cached(40)
-    expected, bound = naive_attention(a.turned(40), keys, values, 0, 0)
+    expected, bound = naive_attention(a.turned(40), keys, values, 0, 0, shape.cache == "q8_0")
     assert_close(got, expected, bound)
 
 
 @pytest.mark.parametrize("pairs", ["norm", "neox"])
 @pytest.mark.parametrize("norms", [(False, False), (True, True), (True, False)], ids=["plain", "normed", "q normed"])
-@pytest.mark.parametrize("cache", ["f16", "f32"])
+@pytest.mark.parametrize("cache", ["f16", "f32", "q8_0"])
 @pytest.mark.parametrize(("head", "n_rot"), [(64, 64), (50, 20)])
 def test_rope(head: int, n_rot: int, cache: str, norms: tuple[bool, bool], pairs: str) -> None:
-    """Queries turned and scaled; keys turned and values as they are in the cache, rounded once more to half precision:
-    half a step of 2**-11 of the value, or of 2**-24 below the smallest normal half."""
+    """Queries turned and scaled; keys turned and values as they are in the cache, rounded once more.
+
+    To half precision: half a step of 2**-11 of the value, or of 2**-24 below the smallest normal half. To 8 bits: half
+    a step of the largest of 32 dimensions / 127, and the step itself is a half, 2**-11 off at most (127 times).
+    """
     shape = Shape(2, 2, head, n_rot, cache, pairs)
     a = Attention(shape, 2, 96, 0, norms)
     rng = np.random.default_rng(13)
@@ -255,7 +322,34 @@ def test_rope(head: int, n_rot: int, cache: str, norms: tuple[bool, bool], pairs
         all_values.append(v.astype(np.float64))
     keys, values = a.cached(64)
     expected = np.concatenate(all_keys)
-    half = 0.0 if cache == "f32" else np.maximum(2.0**-11 * np.abs(expected) * (1 + 1e-3), 2.0**-25)
-    assert_close(keys, expected, np.concatenate(bounds) + half)
     stored: Any = np.concatenate(all_values)
+    bound = np.concatenate(bounds)
+    if cache == "q8_0":
+        assert_close(keys, expected, bound + step8(np.abs(expected) + bound))
+        assert_close(values, stored, step8(np.abs(stored)))
+        return
+    half = 0.0 if cache == "f32" else np.maximum(2.0**-11 * np.abs(expected) * (1 + 1e-3), 2.0**-25)
+    assert_close(keys, expected, bound + half)
     assert np.array_equal(values, stored.astype(np.float16) if cache == "f16" else stored)
+
+
+def step8(x: np.ndarray) -> np.ndarray:
+    """How far 8 bits may be from x (..., head), the magnitudes: see ``test_rope``."""
+    peaks = [x[..., i : i + 32].max(-1, keepdims=True) for i in range(0, x.shape[-1], 32)]
+    peak = np.concatenate([np.repeat(p, 32, -1) for p in peaks], -1)[..., : x.shape[-1]]
+    return peak * (0.5 / 127 + 2.0**-11) * (1 + 1e-3) + 2.0**-25 * 127
+
+
+def test_eight_bits_of_zeros_and_of_tiny_and_large_values() -> None:
+    """No scale is infinite, no zero divides, and a cache that was full of other values keeps none of them."""
+    shape = CODED[0]
+    a = Attention(shape, 2, 96)
+    rng = np.random.default_rng(14)
+    q, k, v = tokens(shape, 48, rng)
+    a.run(q, 1e4 * k, 1e4 * v, 0)
+    for factor in (0.0, 1e-30, 1e-6, 1e5):
+        got = a.run(q, np.float32(factor) * k, np.float32(factor) * v, 0)
+        keys, values = a.cached(48)
+        expected, bound = naive_attention(a.turned(48), keys, values, 0, 0, True)
+        assert_close(got, expected, bound + 1e-30)
+        assert_close(values, factor * v.astype(np.float64), step8(np.abs(factor * v.astype(np.float64))))

@@ -1,6 +1,6 @@
 """Where a token's time goes: runs a model's plan row by row and adds up the time of each kernel.
 
-    python tools/bench/rows.py MODEL [-t THREADS] [-p TOKENS] [-d DEPTH] [--reference]
+    python tools/bench/rows.py MODEL [-t THREADS] [-p TOKENS] [-d DEPTH] [--reference] [--kv TYPE]
 
 Rows are timed one by one (each with the cost of waking the team, about 1-2 us, which ``post`` at the end shows), so the
 sum is larger than a real run's time; the shares are what counts. With ``-p 1`` it is decoding, else prefill.
@@ -28,6 +28,8 @@ def main() -> None:
     ap.add_argument("-d", type=int, default=0)
     ap.add_argument("-r", type=int, default=5)
     ap.add_argument("--reference", action="store_true")
+    ap.add_argument("--kv", default=None)
+    ap.add_argument("--activations", default=None)
     a = ap.parse_args()
     names: dict[int, str] = {}
     real = plan_module.kernels
@@ -43,7 +45,8 @@ def main() -> None:
             f,
             threads=a.t,
             reference=a.reference,
-            kv_type="f32" if a.reference else "f16",
+            kv_type=a.kv,
+            activations=a.activations,
             notify=print,
             context=max(1024, a.d + a.p + 1),
         )
