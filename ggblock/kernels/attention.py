@@ -42,9 +42,8 @@ from . import attention_q8_0, shapes
 from .args import arg, larger, smaller, state
 from .attention_q8_0 import write_query
 from .fields import N_TOKENS, POSITION
-from .shapes import CHUNK, KEYS, MICRO_ROWS, WEIGHT_BYTES
+from .shapes import CHUNK, KEYS, MICRO_ROWS
 
-SCORE_BYTES = MICRO_ROWS * (4 * KEYS + WEIGHT_BYTES)
 F = "f32x16"
 MASKED = np.float32(-3.0e38)
 PANELS = 2  # panels of a micro-tile when many tokens are processed; one token: 2 and 4 were 30 % slower than 1
@@ -117,25 +116,25 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
     return sig, codegen
 
 
-def _block(size: int, cache: str, rows: int) -> Any:
-    """``block(...)``: one block of up to 64 keys against ``rows`` query rows, updating O, m and l."""
+def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any:
+    """``block(...)``: one block of up to ``block_keys`` keys against ``rows`` query rows, updating O, m and l."""
     padded = shapes.padded(size)
     if cache == "q8_0":
-        return _online(padded * 4, rows, *attention_q8_0.make_products(size, rows))
+        return _online(padded * 4, rows, block_keys, *attention_q8_0.make_products(size, rows, block_keys, many))
     width = 2 if cache == "f16" else 4
     panel_bytes, key_step, row_bytes, value_step, score_bytes = (
         padded * 16 * width,
         16 * width,
         padded * 4,
         padded * width,
-        KEYS * 4,
+        block_keys * 4,
     )
     wide = MACHINES[MACHINE].lanes >= 16  # 32 registers of 16 lanes: two panels at a time
     micro = rows if wide or rows % 4 else 4  # rows of a micro-tile
-    at_once = PANELS if wide and rows == MICRO_ROWS else 1
+    at_once = PANELS if wide and many else 1
     # one token streams through the whole cache: the next block but one, into L2 (on Zen 4, SmolLM2 at depth 4,096:
     # 3.0 ms without, 2.5 with, 4.1 with prefetch into L1)
-    far = 0 if rows == MICRO_ROWS else max(16384, KEYS * value_step)
+    far = 0 if many else max(16384, KEYS * value_step)
     values_wide = at_once > 1 and padded % (16 * at_once) == 0
     value_apart = 16 * width
 
@@ -217,12 +216,12 @@ def _block(size: int, cache: str, rows: int) -> Any:
                         far,
                     )
 
-    return _online(row_bytes, rows, scores, gather)
+    return _online(row_bytes, rows, block_keys, scores, gather)
 
 
-def _online(row_bytes: int, rows: int, scores: Any, gather: Any) -> Any:
+def _online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any) -> Any:
     """The block around its two products: masks, and the softmax that goes on from block to block."""
-    score_bytes = KEYS * 4
+    score_bytes = block_keys * 4
 
     @inline
     def block(q, keys, values, first, n_keys, o, m, l, p, low, high, masked):
@@ -278,7 +277,9 @@ def make_attention(group: str, size: str, cache: str) -> Any:
     per_item = shapes.tile_tokens(g, n)
     n_rows = per_item * g
     at_once = g if g <= MICRO_ROWS else 1
-    many, one = _block(n, cache, MICRO_ROWS), _block(n, cache, at_once)
+    step = shapes.decode_keys(n, cache)
+    many, one = _block(n, cache, MICRO_ROWS, KEYS, True), _block(n, cache, at_once, step, False)
+    space_many, space_one = shapes.score_bytes(KEYS), shapes.score_bytes(step)
     whole = n % 16 == 0
 
     @inline
@@ -294,7 +295,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         """One token: items are (KV head, chunk)."""
         kv_heads, window = arg(op, 1), arg(op, 6)
         p = arg(op, 9) + thread * arg(op, 10)
-        low = p + SCORE_BYTES
+        low = p + space_one
         high, m, l = low + 4 * MICRO_ROWS, low + 8 * MICRO_ROWS, low + 12 * MICRO_ROWS
         o = low + 16 * MICRO_ROWS
         codes = o + MICRO_ROWS * row_bytes
@@ -316,11 +317,9 @@ def make_attention(group: str, size: str, cache: str) -> Any:
                     for r in range(at_once):
                         write_query(q + r * row_bytes, codes + r * row_bytes, padded)
                     q = codes
-                for key in range(
-                    larger(chunk * CHUNK, start // 16 * 16), smaller((chunk + 1) * CHUNK, position + 1), KEYS
-                ):
-                    end = smaller((chunk + 1) * CHUNK, position + 1)
-                    n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
+                end = smaller((chunk + 1) * CHUNK, position + 1)
+                for key in range(larger(chunk * CHUNK, start // 16 * 16), end, step):
+                    n_keys = smaller(np.int64(step), (end - key + 15) // 16 * 16)
                     one(
                         q,
                         keys + key * step_bytes,
@@ -350,7 +349,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         kv_heads, window = arg(op, 1), arg(op, 6)
         heads = kv_heads * g
         p = arg(op, 9) + thread * arg(op, 10)
-        low = p + SCORE_BYTES
+        low = p + space_many
         high, m, l = low + 4 * n_rows, low + 8 * n_rows, low + 12 * n_rows
         q = low + 16 * n_rows
         o = q + n_rows * row_bytes

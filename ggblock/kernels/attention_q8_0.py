@@ -34,6 +34,7 @@ from ..simd.vec import (
     lane_of,
     load,
     max_of,
+    prefetch,
     round_even,
     shift_right,
     splat,
@@ -57,12 +58,12 @@ def halves(typingctx, address):
 
 
 @intrinsic(prefer_literal=True)
-def key_dots(typingctx, q, keys, out, size, rows, ahead):
-    """Scores of a panel of keys: float32 at ``out``, 16 for each of ``rows`` rows, which are ``4 * KEYS`` bytes apart.
+def key_dots(typingctx, q, keys, out, out_step, size, rows, ahead):
+    """Scores of a panel of keys: float32 at ``out``, 16 for each of ``rows`` rows, ``out_step`` bytes apart.
 
-    ``q``: rows as ``write_query`` leaves them. ``size`` (of a head in the cache), ``rows`` and ``ahead`` are literals.
+    ``q``: rows as ``write_query`` leaves them. All but addresses are literals; ``size`` of a head in the cache.
     """
-    n, r, far = size.literal_value, rows.literal_value, ahead.literal_value
+    step, n, r, far = (v.literal_value for v in (out_step, size, rows, ahead))
     n32 = -(-n // 32)
 
     def codegen(c, builder, s, args):
@@ -71,6 +72,8 @@ def key_dots(typingctx, q, keys, out, size, rows, ahead):
         ones = e.const("i8x64", 1)
 
         def part(groups: int, scale: Any, codes: Any, at: Any, at_d: Any, sums: Any) -> list[Any]:
+            if far:
+                e.prefetch(scale, far, 2)
             first = [e.zero("i32x16")] * r
             second, total = list(first), e.zero("i32x16")
             for k in range(groups):
@@ -97,26 +100,26 @@ def key_dots(typingctx, q, keys, out, size, rows, ahead):
         v = e.loop(e.i64(0), e.i64(n // 32), 1, start, body)
         sums = part(4, *v[:4], v[4:]) if n % 32 else v[4:]
         for row, total in enumerate(sums):
-            e.store(to, row * 4 * KEYS, total)
+            e.store(to, row * step, total)
         return c.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, size, rows, ahead), codegen
+    return types.void(types.int64, types.int64, types.int64, out_step, size, rows, ahead), codegen
 
 
 @intrinsic(prefer_literal=True)
-def value_dots(typingctx, weights, values, n_panels, out, size, columns, rows, ahead):
+def value_dots(typingctx, weights, keys, values, n_panels, out, size, columns, rows, ahead):
     """Adds ``weights @ values`` to ``16 * columns`` columns of ``rows`` rows of ``out`` (float32, ``4 * size`` bytes
     apart).
 
-    ``weights``: rows as ``write_weights`` leaves them. ``values``: codes of the first of the columns in the first
-    panel. All but the addresses and ``n_panels`` are literals.
+    ``weights``: rows of ``keys`` keys as ``write_weights`` leaves them. ``values``: codes of the first of the columns
+    in the first panel. All but the addresses and ``n_panels`` are literals.
     """
-    n, m, r, far = (v.literal_value for v in (size, columns, rows, ahead))
-    panel_bytes = shapes.panel_bytes(n, "q8_0")
+    count, n, m, r, far = (v.literal_value for v in (keys, size, columns, rows, ahead))
+    panel_bytes, weight_bytes = shapes.panel_bytes(n, "q8_0"), shapes.weight_bytes(count)
 
     def codegen(c, builder, s, args):
         e = Emit(builder, MACHINE)
-        w, codes, panels, to = args[:4]
+        w, codes, panels, to = args[0], *args[2:5]
 
         def body(i: Any, v: Any) -> Any:
             at, p, sums = v[0], v[1], list(v[2:])
@@ -128,13 +131,13 @@ def value_dots(typingctx, weights, values, n_panels, out, size, columns, rows, a
                     for row in range(r):
                         for term in range(2):
                             which = (row * m + j) * 2 + term
-                            u = e.bytes4(at, row * shapes.WEIGHT_BYTES + term * KEYS + 4 * k)
+                            u = e.bytes4(at, row * weight_bytes + term * count + 4 * k)
                             sums[which] = e.dot_us(sums[which], u, x)
             return [e.at(at, 16), e.at(p, panel_bytes), *sums]
 
         v = e.loop(e.i64(0), panels, 1, [w, codes, *[e.zero("i32x16")] * (2 * r * m)], body)[2:]
         for row in range(r):
-            d = e.splat_load(w, row * shapes.WEIGHT_BYTES + 2 * KEYS, "f32")
+            d = e.splat_load(w, row * weight_bytes + 2 * count, "f32")
             for j in range(m):
                 first, second = v[(row * m + j) * 2 : (row * m + j) * 2 + 2]
                 dots = e.i_to_f32(builder.add(e.shl(first, 7), second))
@@ -142,7 +145,7 @@ def value_dots(typingctx, weights, values, n_panels, out, size, columns, rows, a
                 e.store(to, place, e.fma(dots, d, e.load(to, place, F)))
         return c.get_dummy_value()
 
-    sig = types.void(types.int64, types.int64, types.int64, types.int64, size, columns, rows, ahead)
+    sig = types.void(types.int64, keys, types.int64, types.int64, types.int64, size, columns, rows, ahead)
     return sig, codegen
 
 
@@ -179,9 +182,9 @@ def write_query(x, to, size):
 
 
 @inline
-def write_weights(w, scales, panel_bytes, n_keys, to):
+def write_weights(w, scales, panel_bytes, n_keys, most, to):
     """``n_keys`` softmax weights (float32 at ``w``) times the values' scales (of 32 dimensions, a panel's ``scales``
-    after the other) as a row for ``value_dots``."""
+    after the other) as a row for ``value_dots`` with room for ``most``."""
     peaks = zero(F)
     for j in range(0, n_keys, 16):
         peaks = vmax(peaks, load(w + 4 * j, F) * halves(scales + j // 16 * panel_bytes))
@@ -189,46 +192,50 @@ def write_weights(w, scales, panel_bytes, n_keys, to):
     f, half = splat(inverse(np.float32(W_STEPS), peak), F), splat(np.float32(0.5), F)
     for j in range(0, n_keys, 16):
         v = load(w + 4 * j, F) * halves(scales + j // 16 * panel_bytes)
-        write_codes(v * f + half, to + j, to + KEYS + j)
-    store(to + 2 * KEYS, np.float32(peak * np.float32(1 / W_STEPS)))
+        write_codes(v * f + half, to + j, to + most + j)
+    store(to + 2 * most, np.float32(peak * np.float32(1 / W_STEPS)))
 
 
-def make_products(size: int, rows: int) -> tuple[Any, Any]:
-    """``scores(q, keys, n_keys, p)`` and ``gather(p, values, n_keys, o)`` for ``rows`` rows and heads of ``size``.
+def make_products(size: int, rows: int, block_keys: int, many: bool) -> tuple[Any, Any]:
+    """``scores(q, keys, n_keys, p)`` and ``gather(p, values, n_keys, o)`` for ``rows`` rows, heads of ``size`` and at
+    most ``block_keys`` keys.
 
-    ``p``: float32 (rows, KEYS), scores or weights; behind it room for ``shapes.WEIGHT_BYTES`` a row.
+    ``p``: float32 (MICRO_ROWS, block_keys), scores or weights; behind it room for ``shapes.weight_bytes`` a row.
     """
     padded = shapes.padded(size)
     n32, panel_bytes = -(-padded // 32), shapes.panel_bytes(size, "q8_0")
-    row_bytes = 4 * padded
+    row_bytes, score_bytes, weight_bytes = 4 * padded, 4 * block_keys, shapes.weight_bytes(block_keys)
     wide = MACHINES[MACHINE].lanes >= 16
     micro = rows if wide or rows == 1 else 2 - rows % 2  # rows at once: what the registers hold
     columns = 2 if wide and rows <= 4 else 1
-    far = 0 if rows == MICRO_ROWS else max(16384, KEYS // 16 * panel_bytes)  # see ``attention``
+    far = 0 if many else max(16384, KEYS // 16 * panel_bytes)  # see ``attention``
 
     @inline
     def scores(q, keys, n_keys, p):
         for j in range(0, n_keys, 16):
             for r in range(0, rows, micro):
-                panel, to = keys + j // 16 * panel_bytes, p + 4 * j + r * (4 * KEYS)
-                key_dots(q + r * row_bytes, panel, to, padded, micro, far)
+                panel, to = keys + j // 16 * panel_bytes, p + 4 * j + r * score_bytes
+                key_dots(q + r * row_bytes, panel, to, score_bytes, padded, micro, far)
 
     @inline
     def gather(p, values, n_keys, o):
-        codes = p + MICRO_ROWS * KEYS * 4
+        codes = p + MICRO_ROWS * score_bytes
+        if far:
+            for j in range(0, n_keys, 16):
+                prefetch(values + j // 16 * panel_bytes + far)
         for d in range(0, padded, 32):
             for r in range(rows):
-                scales = values + d
-                write_weights(p + r * (4 * KEYS), scales, panel_bytes, n_keys, codes + r * shapes.WEIGHT_BYTES)
+                w, to = p + r * score_bytes, codes + r * weight_bytes
+                write_weights(w, values + d, panel_bytes, n_keys, block_keys, to)
             first = values + 32 * n32 + d * 16
             for r in range(0, rows, micro):
-                w, to = codes + r * shapes.WEIGHT_BYTES, o + 4 * d + r * row_bytes
+                w, to = codes + r * weight_bytes, o + 4 * d + r * row_bytes
                 if columns == 2 and d + 32 <= padded:
-                    value_dots(w, first, n_keys // 16, to, padded, 2, micro, far)
+                    value_dots(w, block_keys, first, n_keys // 16, to, padded, 2, micro, far)
                 else:
-                    value_dots(w, first, n_keys // 16, to, padded, 1, micro, far)
+                    value_dots(w, block_keys, first, n_keys // 16, to, padded, 1, micro, far)
                     if d + 32 <= padded:
-                        value_dots(w, first + 256, n_keys // 16, to + 64, padded, 1, micro, far)
+                        value_dots(w, block_keys, first + 256, n_keys // 16, to + 64, padded, 1, micro, far)
 
     return scores, gather
 

@@ -1,13 +1,27 @@
 """Sizes that kernels and the engine must agree on; no Numba here."""
 from __future__ import annotations
 
-KEYS = 64          # keys of a block of attention
+KEYS = 64          # keys of a block of attention when many tokens are processed
 CHUNK = 256        # positions of a chunk when one token is decoded
 MICRO_ROWS = 8     # query rows of a micro-tile when many tokens are processed
 
 
-#: Of a row of softmax weights as codes (``attention_q8_0``): two bytes a key, a float32, and room to stay aligned.
-WEIGHT_BYTES = 2 * KEYS + 64
+
+
+def weight_bytes(keys: int) -> int:
+    """Of a row of softmax weights as codes (``attention_q8_0``): two bytes a key, a float32, and room to stay aligned.
+    """
+    return 2 * keys + 64
+
+
+def score_bytes(keys: int) -> int:
+    """Scratch for the scores and the weights' codes of ``MICRO_ROWS`` rows and a block of ``keys`` keys."""
+    return MICRO_ROWS * (4 * keys + weight_bytes(keys))
+
+
+def decode_keys(size: int, cache: str) -> int:
+    """Keys of a block of attention when one token is decoded."""
+    return CHUNK if cache == "q8_0" else KEYS
 
 
 def panel_bytes(size: int, cache: str) -> int:
@@ -33,9 +47,10 @@ def tile_tokens(group: int, size: int) -> int:
 
 def scratch_bytes(group: int, size: int) -> int:
     """Bytes of scratch that a thread of attention needs."""
-    rows = max(tile_tokens(group, size) * group, group, MICRO_ROWS)
-    per_row = 2 * 4 * padded(size) + 4 * 4 + 4 * KEYS + WEIGHT_BYTES      # q and o, four words, scores, weights
-    return -(-(rows * per_row + 1024) // 4096) * 4096
+    many, one = max(tile_tokens(group, size) * group, group), MICRO_ROWS
+    per_row = 2 * 4 * padded(size) + 4 * 4      # q and o, four words
+    most = max(many * per_row + score_bytes(KEYS), one * per_row + score_bytes(CHUNK))
+    return -(-(most + 1024) // 4096) * 4096
 
 
 def n_chunks(n_ctx: int) -> int:

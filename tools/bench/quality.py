@@ -67,6 +67,7 @@ def open_model(path: str, args: argparse.Namespace, *, reference: bool, context:
         context=context,
         reference=reference,
         kv_type="f32" if reference else args.kv,
+        activations="exact" if reference else args.activations,
     )
 
 
@@ -217,6 +218,7 @@ def main() -> int:
     parser.add_argument("--decode-chunks", type=int, default=12)
     parser.add_argument("--no-greedy", action="store_true")
     parser.add_argument("--kv", default="f16")
+    parser.add_argument("--activations", default="fast")
     parser.add_argument("-t", dest="threads", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="append to tools/bench/RESULTS.md")
     parser.add_argument("--out", help="write all figures as JSON to this file")
