@@ -305,9 +305,10 @@ from ggblock.kernels import fields  # noqa: E402
 MEMORY = Memory()
 memory_module.buffer, memory_module.address = MEMORY.buffer, MEMORY.address
 
+from numba.core import codegen  # noqa: E402
+
 from ggblock.engine import store, team  # noqa: E402
 from ggblock.simd import jit  # noqa: E402
-from numba.core import codegen  # noqa: E402
 
 EMULATOR = Emulator(MEMORY)
 store._link = EMULATOR.link

@@ -61,7 +61,7 @@ def main() -> int:
     lines = [
         f"## {now:%Y-%m-%d %H:%M} UTC, commit {machine.commit()}: activations and KV cache",
         "",
-        f"{Path(args.model).name}, exact logits from torch in float32, chunks of 512 tokens with the second half scored "
+        f"{Path(args.model).name}, exact logits from torch in float32, chunks of 512 tokens, second half scored "
         f"({args.chunks} in prefill, {args.decode_chunks} in decode); {machine.describe()['cpu']}. "
         "Cache: megabytes for 8,192 tokens.",
         "",
