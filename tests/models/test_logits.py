@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from tests.models import golden_files
 FAST = 5.0
 # Reference mode differs from torch by float32 rounding; splitting a prompt changes only the order of float32 sums.
 REFERENCE, SAME = 1e-6, 1e-9
+EIGHT_BITS = [next(name for name in golden_files.NAMES if name.startswith(arch)) for arch in ("gemma3", "llama")]
+PARTS = ((0, 250), (250, 251), (251, 252), (252, 325), (325, 330), (329, 330), (255, 256), (256, 257))
 
 
 @pytest.fixture(params=golden_files.NAMES)
@@ -88,6 +91,38 @@ def test_threads_change_nothing(golden: golden_files.Golden, opened: ggblock.Ggu
             results.append(run(model, golden.ids, (29, 30, 31)))
         finally:
             model.close()
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+def test_threads_change_nothing_in_a_real_model(smollm2_path: Path, kv: str) -> None:
+    """A batch, single tokens over a chunk's end, a batch over the cache: all logits, to the bit."""
+    ids = np.random.default_rng(15).integers(0, 49152, 330).tolist()
+    results = []
+    for threads in (1, 2, 3):
+        with ggblock.open(smollm2_path) as file:
+            model = models.build(file, threads=threads, context=512, kv_type=kv)
+            try:
+                results.append([model.forward(ids[a:b], a).tobytes() for a, b in PARTS])
+            finally:
+                model.close()
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("name", EIGHT_BITS)
+def test_a_cache_of_eight_bits(name: str) -> None:
+    """Its loss, on top of fast mode's own bound: a key's or value's step is its largest of 32 / 127, as that of
+    activations in ``nmse_int8``. The same to the bit for any number of threads."""
+    golden = golden_files.load(name)
+    results = []
+    for threads in (1, 2, 3):
+        with ggblock.open(golden.path) as file:
+            model = models.build(file, threads=threads, kv_type="q8_0")
+            try:
+                results.append(run(model, golden.ids, (29, 30, 31)))
+            finally:
+                model.close()
+    assert nmse(results[0][golden.positions], golden.logits) <= 2 * FAST * golden.nmse_int8
     assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
 
 
