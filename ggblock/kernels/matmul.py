@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
@@ -84,28 +85,39 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
 
 
 def _block(
-    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, terms: int, sums: list[Any]
+    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: list[Any]
 ) -> list[Any]:
     """One panel block of a quantized family against ``tokens`` tokens; returns the new sums."""
     b = e.b
+    terms, mixed = int(mode[0]), mode == "1+"
     shared = fam.prepare(e, p)
     sums = list(sums)
     for s in range(fam.block // fam.sub):
         if tokens == 1:
             _ahead(e, fam, p, (q, q2)[:terms], meta, s)
-        acc = _dots(e, fam, p, (q, q2)[:terms], s, tokens)
         scale, offset = fam.scale(e, p, shared, s)
         if fam.signed and e.machine.signed_bias:
             extra = b.fmul(scale, e.const("f32x16", -float(e.machine.signed_bias)))
             offset = extra if offset is None else b.fadd(offset, extra)
         at32 = s * fam.sub // 32 * META * tokens * 4
         which = 1 if fam.sub == 32 else 2 + s % 2
-        for t in range(tokens):
-            total = acc[0][t] if terms == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
-            d = e.splat_load(meta, at32 + t * 4, "f32")
-            sums[t] = e.fma(b.sitofp(total, llvm_type("f32x16")), b.fmul(scale, d), sums[t])
-            if offset is not None:
-                sums[t] = e.fma(offset, e.splat_load(meta, at32 + (which * tokens + t) * 4, "f32"), sums[t])
+
+        def add(terms: int, scale: Any, offset: Any = offset, s: int = s, at32: int = at32, which: int = which) -> Any:
+            acc, out = _dots(e, fam, p, (q, q2)[:terms], s, tokens), []
+            for t in range(tokens):
+                total = acc[0][t] if terms == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
+                d = e.splat_load(meta, at32 + t * 4, "f32")
+                new = e.fma(b.sitofp(total, llvm_type("f32x16")), b.fmul(scale, d), sums[t])
+                if offset is not None:
+                    new = e.fma(offset, e.splat_load(meta, at32 + (which * tokens + t) * 4, "f32"), new)
+                out.append(new)
+            return out
+
+        if mixed:  # a negative scale says that there is a second term, to all tokens of the tile
+            loud = b.icmp_signed("<", e.load(meta, at32, "i32"), ir.Constant(ir.IntType(32), 0))
+            sums = e.choose(loud, lambda: add(2, b.fneg(scale)), lambda: add(1, scale))  # noqa: B023
+        else:
+            sums = add(terms, scale)
     return sums
 
 
@@ -151,7 +163,7 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
     """16 rows by ``tokens`` tokens over all columns: ``n_blocks`` whole blocks, and the tail that ``family`` may name.
     Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
 
-    ``mode``: "1" or "2" terms of int8 activations, "f" float activations (then at ``q``). ``bias``: address of 16
+    ``mode``: "1" or "2" terms of int8 activations, "1+" a second where ``activations`` found it worth it, "f" float activations (then at ``q``). ``bias``: address of 16
     floats
     added to every token (zeros where there is no bias).
     """
@@ -169,7 +181,7 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
             p, x0, x1, m, *sums = carried
             if floats:
                 return _block_float(e, fam, p, x0, n_tokens, sums)
-            return _block(e, fam, p, x0, x1, m, n_tokens, int(how), sums)
+            return _block(e, fam, p, x0, x1, m, n_tokens, how, sums)
 
         def body(i: Any, carried: Any) -> Any:
             p, x0, x1, m = carried[:4]

@@ -215,6 +215,20 @@ class Emit:
         return self.machine.dot_ss(self.b, acc, w, s)
 
     # --- control flow
+    def choose(self, condition: Any, then: Callable[[], list[Any]], otherwise: Callable[[], list[Any]]) -> list[Any]:
+        """The values of one of two pieces of code, by a branch."""
+        b, ways = self.b, []
+        with b.if_else(condition) as arms:
+            for arm, values in zip(arms, (then, otherwise), strict=True):
+                with arm:
+                    made = values()
+                    ways.append((made, b.block))
+        phis = [b.phi(v.type) for v in ways[0][0]]
+        for values, block in ways:
+            for phi, value in zip(phis, values, strict=True):
+                phi.add_incoming(value, block)
+        return phis
+
     def loop(
         self, start: Any, stop: Any, step: int, carried: Sequence[Any], body: Callable[[Any, list[Any]], Sequence[Any]]
     ) -> list[Any]:
