@@ -19,6 +19,7 @@ the activations' rounding, at most d/2 (one term) or about d/512 (two terms) eac
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -84,6 +85,28 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
     return acc
 
 
+def _place(fam: Any, s: int, tokens: int) -> int:
+    """Byte of the block's meta at which the 32 columns of sub-block ``s`` begin."""
+    return s * fam.sub // 32 * META * tokens * 4
+
+
+def _add(
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, s: int, tokens: int, scale: Any, offset: Any,
+    sums: list[Any],
+) -> list[Any]:  # fmt: skip
+    """``sums`` of all tokens and what sub-block ``s`` adds, with the terms of activations at ``bases``."""
+    b, at32, which = e.b, _place(fam, s, tokens), 1 if fam.sub == 32 else 2 + s % 2
+    acc, out = _dots(e, fam, p, bases, s, tokens), []
+    for t in range(tokens):
+        total = acc[0][t] if len(bases) == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
+        d = e.splat_load(meta, at32 + t * 4, "f32")
+        new = e.fma(b.sitofp(total, llvm_type("f32x16")), b.fmul(scale, d), sums[t])
+        if offset is not None:
+            new = e.fma(offset, e.splat_load(meta, at32 + (which * tokens + t) * 4, "f32"), new)
+        out.append(new)
+    return out
+
+
 def _block(
     e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: list[Any]
 ) -> list[Any]:
@@ -99,25 +122,12 @@ def _block(
         if fam.signed and e.machine.signed_bias:
             extra = b.fmul(scale, e.const("f32x16", -float(e.machine.signed_bias)))
             offset = extra if offset is None else b.fadd(offset, extra)
-        at32 = s * fam.sub // 32 * META * tokens * 4
-        which = 1 if fam.sub == 32 else 2 + s % 2
-
-        def add(terms: int, scale: Any, offset: Any = offset, s: int = s, at32: int = at32, which: int = which) -> Any:
-            acc, out = _dots(e, fam, p, (q, q2)[:terms], s, tokens), []
-            for t in range(tokens):
-                total = acc[0][t] if terms == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
-                d = e.splat_load(meta, at32 + t * 4, "f32")
-                new = e.fma(b.sitofp(total, llvm_type("f32x16")), b.fmul(scale, d), sums[t])
-                if offset is not None:
-                    new = e.fma(offset, e.splat_load(meta, at32 + (which * tokens + t) * 4, "f32"), new)
-                out.append(new)
-            return out
-
+        add = partial(_add, e, fam, p, meta=meta, s=s, tokens=tokens, offset=offset, sums=sums)
         if mixed:  # a negative scale says that there is a second term, to all tokens of the tile
-            loud = b.icmp_signed("<", e.load(meta, at32, "i32"), ir.Constant(ir.IntType(32), 0))
-            sums = e.choose(loud, lambda: add(2, b.fneg(scale)), lambda: add(1, scale))  # noqa: B023
+            loud = b.icmp_signed("<", e.load(meta, _place(fam, s, tokens), "i32"), ir.Constant(ir.IntType(32), 0))
+            sums = e.choose(loud, partial(add, (q, q2), scale=b.fneg(scale)), partial(add, (q,), scale=scale))
         else:
-            sums = add(terms, scale)
+            sums = add((q, q2)[:terms], scale=scale)
     return sums
 
 
@@ -163,7 +173,8 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
     """16 rows by ``tokens`` tokens over all columns: ``n_blocks`` whole blocks, and the tail that ``family`` may name.
     Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
 
-    ``mode``: "1" or "2" terms of int8 activations, "1+" a second where ``activations`` found it worth it, "f" float activations (then at ``q``). ``bias``: address of 16
+    ``mode``: "1" or "2" terms of int8 activations, "1+" a second where ``activations`` found it worth it, "f" float
+    activations (then at ``q``). ``bias``: address of 16
     floats
     added to every token (zeros where there is no bias).
     """

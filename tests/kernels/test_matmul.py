@@ -56,7 +56,7 @@ def test_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: str, tmp
         w = m.weight()
         products = [Product(w, modes, n_threads, 40) for n_threads in (1, 2, 3)]
         for n_tokens in TILE_EDGES if n_rows == 67 else (1, 9):
-            x = exact_activations(n_tokens, n_cols, int(modes[n_tokens > 1].replace("f", "2")), rng)
+            x = exact_activations(n_tokens, n_cols, int(modes[n_tokens > 1][0].replace("f", "2")), rng)
             results = [p.run(x) for p in products]
             assert_close(results[0], exact_product(m, x), tolerance(m, x, in_floats(name, mode)))
             for other in results[1:]:

@@ -78,7 +78,7 @@ def test_ragged_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: s
         products = [Product(w, modes, n_threads, 40) for n_threads in (1, 2, 3)]
         assert np.shares_memory(w.data, m.tensor.panels), "panels are used as they lie"
         for n_tokens in (1, 3, 8, 9, 37):
-            x = exact_activations(n_tokens, n_cols, int(modes[n_tokens > 1].replace("f", "2")), rng)
+            x = exact_activations(n_tokens, n_cols, int(modes[n_tokens > 1][0].replace("f", "2")), rng)
             results = [p.run(x) for p in products]
             assert_close(results[0], x.astype(np.float64) @ m.exact.T, tolerance(m, x, mode == "floats"))
             for other in results[1:]:
@@ -93,5 +93,5 @@ def test_every_tail(name: str, tmp_path: Path) -> None:
     for n_cols in range(step, 256, step if step == 32 else 5 * step):
         m = ragged(tmp_path, name, 17, n_cols, rng)
         x = exact_activations(1, n_cols, 1, rng)
-        result = Product(m.weight(), MODES["one_one"], 1, 1).run(x)
+        result = Product(m.weight(), MODES["one_mixed"], 1, 1).run(x)
         assert_close(result, x.astype(np.float64) @ m.exact.T, tolerance(m, x, False))

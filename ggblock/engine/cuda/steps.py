@@ -113,8 +113,9 @@ class Regimes:
     """Which form of activations a pass of ``n`` tokens takes, where the plan says ``one`` and ``many``."""
 
     def __init__(self, one: str, many: str, gemm: Gemm | None) -> None:
-        self.forms = {"one": one, "few": many}
-        if gemm is not None and many == "1":
+        # the CPU's second terms here and there ("1+") are second terms everywhere: few tokens wait for the weights
+        self.forms = {"one": one, "few": "2" if many == "1+" else many}
+        if gemm is not None and many in ("1", "1+"):
             self.forms["many"] = "h"
 
     def name(self, n: int) -> str:
