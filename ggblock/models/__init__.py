@@ -19,10 +19,10 @@ ARCHITECTURES = ("llama", "gemma3", "smollm3")
 KV_TYPES = ("f16", "q8_0", "f32")
 
 #: How activations are held in matrix products: ``kernels.matmul``'s modes of the layers, for one token and for many,
-#: and of the logits. "1" is int8, "2" two terms of int8 (about 15 bits), "1+" a second term for the columns that need it
-#: most, "f" float32. Decoding is bound by reading weights, so two terms cost it nothing. Logits take two terms for many
-#: tokens too: a prompt needs those of its last token only. Mean KL of SmolLM2's prefill with one term everywhere 0.0033,
-#: with two for the logits 0.0024, with "1+" 0.00095, with two everywhere 0.0000005 (at 1.4 times the time).
+#: and of the logits. "1" is int8, "2" two terms of int8 (about 15 bits), "1+" a second term for the columns that need
+#: it most, "f" float32. Decoding is bound by reading weights, so two terms cost it nothing. Logits take two terms for
+#: many tokens too: a prompt needs those of its last token only. Mean KL of SmolLM2's prefill with one term everywhere
+#: 0.0033, with two for the logits 0.0024, with "1+" 0.00095, with two everywhere 0.0000005 (at 1.4 times the time).
 ACTIVATIONS = {
     "fast": (("2", "1+"), ("2", "2")),
     "fine": (("2", "2"), ("2", "2")),
