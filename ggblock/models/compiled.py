@@ -307,7 +307,10 @@ def _offloading(offload: Offload, source: Source, config: Config, n_ctx: int, kv
     }
     sizes = {name: w.n_panels * w.panel_bytes for name, w in matrices.items()}
     per_position = config.n_kv_heads * shapes.padded(config.head) * (4 if kv == "f32" else 2)
-    return start(offload, sizes, config.n_layers, 2 * round_up(n_ctx, 64) * per_position, n_ctx, notify)
+    found = start(offload, sizes, config.n_layers, 2 * round_up(n_ctx, 64) * per_position, n_ctx, notify)
+    if found is not None and kv == "q8_0" and notify is not None:
+        notify("layers on the GPU keep keys and values as f16, twice as large as q8_0")
+    return found
 
 
 def _source_of(file: GgufFile) -> Source:

@@ -58,3 +58,9 @@ def test_the_same_greedy_text(models: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout == plain.stdout
         assert "layers" in done.stderr and "Numba's simulator" in done.stderr
+
+
+def test_a_cache_that_the_gpu_does_not_have_is_said(models: Path) -> None:
+    done = answer(models, "--offload", "1", "--kv", "q8_0", "-n", 1)
+    assert done.returncode == 0, done.stderr
+    assert "keys and values as f16" in done.stderr
