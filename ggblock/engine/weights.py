@@ -62,6 +62,7 @@ class Weight:
 # codes of these types are multiples of 1/8: they are kept eight times as large, their scales an eighth
 _EIGHTHS = frozenset({"iq1_s", "iq1_m"})
 
+_PIECE_BYTES = 8 << 20  # of packed weights that are made at a time
 _CHUNK_WEIGHTS = 1 << 20  # weights taken apart at a time: some tens of MB of temporaries
 
 
@@ -149,9 +150,10 @@ def pack(weights: list[Weight], team: Team) -> None:
     arena = Arena(sum(aligned(w.n_panels * w.panel_bytes) for w in waiting))
     for w in waiting:
         w.data = arena.take(w.n_panels * w.panel_bytes)
-        for first, rows in pieces(w):
+        step = max(1, _PIECE_BYTES // w.panel_bytes) * panels.ROWS
+        for first, rows in pieces(w, step):
             repack(w, rows, address(w.data) + first // panels.ROWS * w.panel_bytes, team)
-        w.tensor.release()
+            w.tensor.release()  # of the file only a piece is in memory at a time, not a whole matrix
 
 
 def vector(tensor: Tensor, pad: int = 32) -> npt.NDArray[np.float32]:
