@@ -14,7 +14,4 @@ NEVER, ALWAYS, BATCH = 0, 1, 2
 # state: int64 values shared by all rows of a plan
 N_TOKENS, POSITION, N_STATE = 0, 1, 8
 
-# synchronisation words: int64 indices, each on a cache line of its own
-ARRIVED, PHASE, JOB, DONE, PARKED, PLAN, N_ROWS, YIELD, N_SYNC = 0, 16, 32, 48, 64, 80, 81, 82, 96
-
 META = 4    # floats per 32 activations and token: scale, scale * sum of all, of the first 16, of the last 16
