@@ -1,15 +1,13 @@
-"""The same tests on the other machines that this CPU can run, in processes begun before the first test."""
+"""The same tests on the other machines that this CPU can run, each in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import llvmlite.binding as llvm
-import pytest
 
 from ggblock.simd.host import MACHINES, _runs_on, host
 
@@ -30,44 +28,16 @@ def other_machines() -> list[str]:
     return [name for name in MACHINES if name != host().machine and _runs_on(name, features)]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def runs(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], Path]]]:
-    """By machine: a pytest process, and the file that its output goes to."""
-    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    wanted = {t.callspec.params["machine"] for t in tests if t.originalname == "test_machine_that_this_cpu_can_run"}
-    wanted &= set(other_machines())
-    root = Path(__file__).parents[2]
-    started = {}
-    for machine in sorted(wanted):
-        output = tmp_path_factory.mktemp("machines") / f"{machine}.txt"
-        with output.open("wb") as f:
-            started[machine] = (
-                subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-m",
-                        "pytest",
-                        "-q",
-                        "-p",
-                        "no:cacheprovider",
-                        "--basetemp",
-                        str(output.with_suffix("")),
-                        *(f"tests/kernels/test_{name}.py" for name in FILES),
-                        "-k",
-                        SELECTED,
-                    ],
-                    cwd=root,
-                    env={**os.environ, "GGBLOCK_MACHINE": machine},
-                    stdout=f,
-                    stderr=subprocess.STDOUT,
-                ),
-                output,
-            )
-    yield started
-    for process, _ in started.values():
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+def run_on(machine: str, basetemp: Path) -> tuple[int, str]:
+    """Exit code and output of those tests in a process that is made to use ``machine``."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "--basetemp", str(basetemp)]
+    done = subprocess.run(
+        [*command, *(f"tests/kernels/test_{name}.py" for name in FILES), "-k", SELECTED],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "GGBLOCK_MACHINE": machine},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    return done.returncode, done.stdout

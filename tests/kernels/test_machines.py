@@ -11,7 +11,7 @@ import pytest
 
 from ggblock.kernels import families
 
-from .conftest import TYPES, other_machines
+from .conftest import TYPES, other_machines, run_on
 from .foreign import tile_assembly
 
 CODED = tuple(name for name in families.FAMILIES if isinstance(families.family(name), families.Family))
@@ -20,10 +20,8 @@ DOT = {"neon": r"\bsdot\b", "avxvnni": r"\bvpdpbusd\b"}
 
 
 @pytest.mark.parametrize("machine", other_machines())
-def test_machine_that_this_cpu_can_run(machine: str, runs: dict[str, tuple[subprocess.Popen[bytes], Path]]) -> None:
-    process, output = runs[machine]
-    code = process.wait(timeout=900)
-    text = output.read_text()
+def test_machine_that_this_cpu_can_run(machine: str, tmp_path: Path) -> None:
+    code, text = run_on(machine, tmp_path / "base")
     assert code == 0, text[-4000:]
     passed = re.search(r"(\d+) passed", text)
     assert passed and int(passed[1]) >= 2 * len(TYPES) + 15, text[-300:]
