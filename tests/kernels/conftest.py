@@ -16,7 +16,7 @@ TYPES = ("q4_0", "q5_0", "q8_0", "q3_k", "q4_k", "q6_k", "iq4_nl", "nvfp4", "q1_
 
 SELECTED = (
     "test_vec or quantized_copy or (test_attention and 3x2x64) or (test_rope and plain and f16 and neox) or "
-    + f"(two_one and not ragged_product and ({' or '.join(f'[two_one-{name}]' for name in TYPES)}))"
+    + f"(two_mixed and not ragged_product and ({' or '.join(f'[two_mixed-{name}]' for name in TYPES)}))"
 )
 
 FILES = ("vec", "activations", "attention", "matmul", "ragged")

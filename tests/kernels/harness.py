@@ -27,7 +27,7 @@ MACHINE = MACHINES[host().machine]
 TYPES = tuple(name for name in blocks.REGISTRY if name not in ("i32", "i64"))
 
 #: (activations for one token, for many): the modes of ``kernels.matmul``.
-MODES = {"two_one": ("2", "1"), "one_mixed": ("1", "1+"), "floats": ("f", "f")}
+MODES = {"two_mixed": ("2", "1+"), "floats": ("f", "f")}
 
 
 @cache
