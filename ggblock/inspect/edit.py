@@ -83,7 +83,9 @@ def edit(path: str | os.PathLike[str], out: str | os.PathLike[str] | None, chang
         records = _records(head, changes, source)
         align = _alignment(values, records, source)
         target = source if out is None else os.fspath(out)
-        block = 1 if out is None or old_base % align or not _can_share(mapped, target) else _BLOCK
+        # By whole blocks only where those are whole alignments too; a larger alignment moves by them anyway.
+        whole = out is not None and not (_BLOCK % align or old_base % align)
+        block = _BLOCK if whole and _can_share(mapped, target) else 1
         new = _sized(values, records, align, old_base, keep=out is None, path=source, block=block)
         gaps = (mapped.data[start:end] for start, end in _gaps(old_base, mapped.size, spans))
         if checksums.HEADER in values:

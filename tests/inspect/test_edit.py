@@ -202,6 +202,25 @@ def path_base(path: Path) -> int:
         return min(tensor.offset_bytes for tensor in file.tensors.values())
 
 
+def test_blocks_are_shared_at_an_alignment_beyond_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a filler in the header: what replaces it is still a multiple of the alignment."""
+
+    def share(source: int, target: int, offset: int, to: int, n_bytes: int = 0) -> bool:
+        os.pwrite(target, os.pread(source, n_bytes or os.fstat(source).st_size, offset), to)
+        return not (offset % 4096 or to % 4096)
+
+    monkeypatch.setattr(editing, "_share", share)
+    long = {**crafted.METADATA, "general.description": "d" * 9000}
+    path = crafted.write(tmp_path / "m.gguf", long, alignment=8192)
+    _, tensors = contents(path)
+    edit(path, None, Changes({}, ["general.description"]))
+    assert PADDING in contents(path)[0] and path_base(path) == 16384
+    for n in (1, 5000, 10_000):
+        done = edit(path, tmp_path / "out.gguf", Changes({"general.name": Typed("str", "n" * n)}))
+        assert done.header_bytes % 8192 == 0 and done.how == "reflink" and os.path.getsize(done.path) == done.n_bytes
+        assert contents(tmp_path / "out.gguf")[1] == tensors and verify(done.path).faults == ()
+
+
 def test_in_place_shares_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def share(source: int, target: int, offset: int, to: int, n_bytes: int = 0) -> bool:
         os.pwrite(target, os.pread(source, n_bytes or os.fstat(source).st_size, offset), to)
