@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_P1, _P2, _P3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
-_P4, _P5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5
+from .xxh64 import MASK, P1, P2, P3, P4, P5, rotate
+from .xxh64 import avalanche as avalanche_xxh64
+
 _P32_1, _P32_2, _P32_3 = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D
 _MX1, _MX2 = 0x165667919E3779F9, 0x9FB21C651E98DF25
-_MASK = (1 << 64) - 1
 #: The specification's default secret.
 _SECRET = bytes.fromhex(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
@@ -33,7 +33,7 @@ class Xxh3:
     """Like the objects of hashlib: `update` with bytes, `hexdigest`."""
 
     def __init__(self) -> None:
-        self._lanes: U64 = np.array([_P32_3, _P1, _P2, _P3, _P4, _P32_2, _P5, _P32_1], np.uint64)
+        self._lanes: U64 = np.array([_P32_3, P1, P2, P3, P4, _P32_2, P5, _P32_1], np.uint64)
         # Bytes that are in no finished block: at least one, once there are any; before them 64 that are.
         self._tail, self._before = b"", b""
         self._n_bytes = 0
@@ -70,10 +70,10 @@ class Xxh3:
         with np.errstate(over="ignore"):
             lanes = self._lanes + _added(full, _STRIPE_SECRETS[:n_full])[0] + _added(last, _LAST[None])[0]
         values = [int(lane) for lane in lanes]
-        result = self._n_bytes * _P1
+        result = self._n_bytes * P1
         for i in range(0, 8, 2):
             result += _folded(values[i] ^ _secret(11 + 8 * i), values[i + 1] ^ _secret(19 + 8 * i))
-        return _avalanche(result & _MASK)
+        return _avalanche(result & MASK)
 
     def hexdigest(self) -> str:
         """The hash as 16 hexadecimal digits."""
@@ -96,22 +96,12 @@ def _secret(offset: int, n_bytes: int = 8) -> int:
 def _folded(a: int, b: int) -> int:
     """The halves of a 128-bit product, one over the other."""
     product = a * b
-    return product & _MASK ^ product >> 64
+    return product & MASK ^ product >> 64
 
 
 def _avalanche(x: int) -> int:
-    x = (x ^ x >> 37) * _MX1 & _MASK
+    x = (x ^ x >> 37) * _MX1 & MASK
     return x ^ x >> 32
-
-
-def _avalanche_xxh64(x: int) -> int:
-    x = (x ^ x >> 33) * _P2 & _MASK
-    x = (x ^ x >> 29) * _P3 & _MASK
-    return x ^ x >> 32
-
-
-def _rotate(x: int, n: int) -> int:
-    return (x << n | x >> (64 - n)) & _MASK
 
 
 def _short(data: bytes) -> int:
@@ -123,18 +113,18 @@ def _short(data: bytes) -> int:
         low = _secret(24) ^ _secret(32) ^ int.from_bytes(data[:8], "little")
         high = _secret(40) ^ _secret(48) ^ int.from_bytes(data[-8:], "little")
         swapped = int.from_bytes(low.to_bytes(8, "little"), "big")
-        return _avalanche(n + swapped + high + _folded(low, high) & _MASK)
+        return _avalanche(n + swapped + high + _folded(low, high) & MASK)
     if n > 3:
         value = _secret(8) ^ _secret(16)
         value ^= int.from_bytes(data[-4:], "little") | int.from_bytes(data[:4], "little") << 32
-        value ^= _rotate(value, 49) ^ _rotate(value, 24)
-        value = value * _MX2 & _MASK
-        value = (value ^ (value >> 35) + n) * _MX2 & _MASK
+        value ^= rotate(value, 49) ^ rotate(value, 24)
+        value = value * _MX2 & MASK
+        value = (value ^ (value >> 35) + n) * _MX2 & MASK
         return value ^ value >> 28
     if n:
         combined = data[-1] | n << 8 | data[0] << 16 | data[n >> 1] << 24
-        return _avalanche_xxh64(_secret(0, 4) ^ _secret(4, 4) ^ combined)
-    return _avalanche_xxh64(_secret(56) ^ _secret(64))
+        return avalanche_xxh64(_secret(0, 4) ^ _secret(4, 4) ^ combined)
+    return avalanche_xxh64(_secret(56) ^ _secret(64))
 
 
 def _medium(data: bytes) -> int:
@@ -145,11 +135,11 @@ def _medium(data: bytes) -> int:
         low, high = (int.from_bytes(data[i : i + 8], "little") for i in (at, at + 8))
         return _folded(low ^ _secret(secret_at), high ^ _secret(secret_at + 8))
 
-    total = n * _P1
+    total = n * P1
     if n <= 128:
         for i in range((n - 1) // 32 + 1):
             total += mixed(16 * i, 32 * i) + mixed(n - 16 * i - 16, 32 * i + 16)
-        return _avalanche(total & _MASK)
-    total = _avalanche(total + sum(mixed(16 * i, 16 * i) for i in range(8)) & _MASK)
+        return _avalanche(total & MASK)
+    total = _avalanche(total + sum(mixed(16 * i, 16 * i) for i in range(8)) & MASK)
     total += sum(mixed(16 * i, 16 * (i - 8) + 3) for i in range(8, n // 16)) + mixed(n - 16, 119)
-    return _avalanche(total & _MASK)
+    return _avalanche(total & MASK)

@@ -8,21 +8,30 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_P1, _P2, _P3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
-_P4, _P5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5
-_MASK = (1 << 64) - 1
+#: The five primes of both hashes.
+P1, P2, P3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
+P4, P5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5
+MASK = (1 << 64) - 1
 _CHUNK = 1 << 20
 
 
-def _rotate(x: int, n: int) -> int:
-    return (x << n | x >> (64 - n)) & _MASK
+def rotate(x: int, n: int) -> int:
+    """A 64-bit number with its bits moved left in a circle."""
+    return (x << n | x >> (64 - n)) & MASK
+
+
+def avalanche(x: int) -> int:
+    """The last step: spread every bit over all 64."""
+    x = (x ^ x >> 33) * P2 & MASK
+    x = (x ^ x >> 29) * P3 & MASK
+    return x ^ x >> 32
 
 
 class Xxh64:
     """Like the objects of hashlib: `update` with bytes, `hexdigest`."""
 
     def __init__(self) -> None:
-        self._lanes = [(_P1 + _P2) & _MASK, _P2, 0, -_P1 & _MASK]
+        self._lanes = [(P1 + P2) & MASK, P2, 0, -P1 & MASK]
         self._tail = b""
         self._n_bytes = 0
 
@@ -46,35 +55,33 @@ class Xxh64:
     def _stripes(self, view: bytes | memoryview) -> None:
         words = np.frombuffer(view, "<u8").reshape(-1, 4)
         with np.errstate(over="ignore"):
-            products = words * np.uint64(_P2)
+            products = words * np.uint64(P2)
         for lane in range(4):
             state = self._lanes[lane]
             for product in products[:, lane].tolist():
-                state = state + product & _MASK
-                state = (state << 31 | state >> 33) * _P1 & _MASK
+                state = state + product & MASK
+                state = (state << 31 | state >> 33) * P1 & MASK
             self._lanes[lane] = state
 
     def intdigest(self) -> int:
         """The hash of what was taken in so far, as a number."""
         if self._n_bytes >= 32:
-            h = sum(_rotate(v, n) for v, n in zip(self._lanes, (1, 7, 12, 18), strict=True)) & _MASK
+            h = sum(rotate(v, n) for v, n in zip(self._lanes, (1, 7, 12, 18), strict=True)) & MASK
             for v in self._lanes:
-                h = (h ^ _rotate(v * _P2 & _MASK, 31) * _P1 & _MASK) * _P1 + _P4 & _MASK
+                h = (h ^ rotate(v * P2 & MASK, 31) * P1 & MASK) * P1 + P4 & MASK
         else:
-            h = _P5
-        h = h + self._n_bytes & _MASK
+            h = P5
+        h = h + self._n_bytes & MASK
         tail = self._tail
         while len(tail) >= 8:
-            k = _rotate(int.from_bytes(tail[:8], "little") * _P2 & _MASK, 31) * _P1 & _MASK
-            h, tail = _rotate(h ^ k, 27) * _P1 + _P4 & _MASK, tail[8:]
+            k = rotate(int.from_bytes(tail[:8], "little") * P2 & MASK, 31) * P1 & MASK
+            h, tail = rotate(h ^ k, 27) * P1 + P4 & MASK, tail[8:]
         if len(tail) >= 4:
-            h ^= int.from_bytes(tail[:4], "little") * _P1 & _MASK
-            h, tail = _rotate(h, 23) * _P2 + _P3 & _MASK, tail[4:]
+            h ^= int.from_bytes(tail[:4], "little") * P1 & MASK
+            h, tail = rotate(h, 23) * P2 + P3 & MASK, tail[4:]
         for byte in tail:
-            h = _rotate(h ^ byte * _P5 & _MASK, 11) * _P1 & _MASK
-        h = (h ^ h >> 33) * _P2 & _MASK
-        h = (h ^ h >> 29) * _P3 & _MASK
-        return h ^ h >> 32
+            h = rotate(h ^ byte * P5 & MASK, 11) * P1 & MASK
+        return avalanche(h)
 
     def hexdigest(self) -> str:
         """The hash as 16 hexadecimal digits."""
