@@ -23,7 +23,7 @@ _SUM = re.compile(r"([0-9A-Fa-f]{64})(?:[ \t]+\*?(.+))?")
 _BSD = re.compile(r"SHA256 \((.+)\) = ([0-9A-Fa-f]{64})")
 #: What gguf-hash --check says before and after the hashes.
 _TALK = re.compile(r"manifest  .*|Verification results for .* - .*")
-_ENTRY = re.compile(r"(sha256|sha1|uuid|xxh64|xxh3)\s+([0-9A-Fa-f-]+)\s+(\S.*)")
+_ENTRY = re.compile(rf"({'|'.join(ALGORITHMS)})\s+([0-9A-Fa-f-]+)\s+(\S.*)")
 
 
 @dataclass(frozen=True)
