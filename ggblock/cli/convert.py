@@ -113,6 +113,8 @@ def _progress() -> Iterator[Progress | None]:
 
 def _show(summary: Summary, echo: Callable[[str], None] = click.echo) -> None:
     """The table on stdout: a row a type, the total, the worst tensors; what a person must know on stderr."""
+    from ggblock.convert.plan import AS_IT_IS
+
     rows = [
         (row.type, f"{row.tensors:,}", f"{row.weights:,}", f"{row.n_bytes:,}", f"{row.bits_per_weight:.2f}")
         for row in summary.rows
@@ -124,7 +126,7 @@ def _show(summary: Summary, echo: Callable[[str], None] = click.echo) -> None:
     for name, kind, error in summary.worst:
         echo(f"largest relative error: {error:.5f}  {kind:6}  {name}")
     if summary.fallbacks:
-        what = "ragged rows, which only a GGB file holds" if summary.recipe == "as it is" else \
+        what = "ragged rows, which only a GGB file holds" if summary.recipe == AS_IT_IS else \
             f"rows that do not fit the type of the recipe {summary.recipe}"
         note(f"{len(summary.fallbacks)} tensors have {what}:")
         groups: dict[tuple[str, str, int], list[str]] = {}
