@@ -100,7 +100,7 @@ def main() -> int:
     samples = table.Samples()
     for name, path in models.items():
         measure(args, name, path, samples)
-    lines = table.heading(args, "busy machine")
+    lines = table.heading("busy machine", args.peer, args.note)
     lines += [f"| model | side | {args.test} quiet | busy | share | verdict |", "|---|---|---|---|---|---|"]
     for name in models:
         lines += report(args, samples, name)

@@ -246,8 +246,7 @@ def main() -> int:
     if not args.compile:
         import table as tables
 
-        args.peer = None
-        lines = tables.heading(args, "kernels") + table(rows)
+        lines = tables.heading("kernels", note=args.note) + table(rows)
         lines += ["", f"Decode over {args.mb} MB on {args.threads} threads; goal {GOAL:.0%} of the roof.", ""]
         print("\n".join(lines))
         if args.record:

@@ -244,14 +244,14 @@ def append(text: str) -> None:
         out.write(text + "\n")
 
 
-def heading(args: argparse.Namespace, what: str) -> list[str]:
-    """The lines of a record that say when, where and with what."""
+def heading(what: str, peer: str | None = None, note: str = "") -> list[str]:
+    """The lines of a record that say when, where and with what. ``peer``: its interpreter. ``note``: a line more."""
     now = datetime.datetime.now(datetime.timezone.utc)
     lines = [f"## {now:%Y-%m-%d %H:%M} UTC, commit {machine.commit()}: {what}", "", machine.sentence()]
-    if args.peer:
-        peer = json.loads(machine.run([args.peer, str(HERE / "llama_peer.py"), "info"]).stdout)
-        lines.append(f"Peer: llama-cpp-python {peer['version']}, {' '.join(peer['flags'])}.")
-    return [*lines, *([args.note] if args.note else []), ""]
+    if peer:
+        facts = json.loads(machine.run([peer, str(HERE / "llama_peer.py"), "info"]).stdout)
+        lines.append(f"Peer: llama-cpp-python {facts['version']}, {' '.join(facts['flags'])}.")
+    return [*lines, *([note] if note else []), ""]
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
@@ -281,7 +281,7 @@ def main() -> int:
     samples = Samples(args.state)
     for name, path in models.items():
         measure(args, name, path, samples)
-    lines = heading(args, "table")
+    lines = heading("table", args.peer, args.note)
     lines += report(samples, models, [Test.parse(name) for name in args.tests], args.threads)
     noise = [s.others for s in samples.all if s.model in models]
     lines.append(
