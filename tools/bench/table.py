@@ -117,9 +117,7 @@ class Sides:
         self._n_bytes = bytes_per_token(path)
         self._open = contextlib.ExitStack()
         self._workers: dict[str, Worker] = {}
-        self._flash = dict.fromkeys((f"llama.cpp, flash attention {way}" for way in args.flash if args.peer), "")
-        for name, way in zip(self._flash, args.flash):
-            self._flash[name] = way
+        self._flash = {f"llama.cpp, flash attention {way}": way for way in args.flash if args.peer}
 
     def __enter__(self) -> Sides:
         return self

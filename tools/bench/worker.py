@@ -10,7 +10,6 @@ time of the whole request, filling the cache included.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -54,9 +53,9 @@ def context_for(tests: Sequence[Test]) -> int:
 
 
 class Worker:
-    """The parent's side. ``env``: added to the environment."""
+    """The parent's side."""
 
-    def __init__(self, command: Sequence[str], env: dict[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
         self._said = tempfile.TemporaryFile("w+")
         self._child = subprocess.Popen(
@@ -65,7 +64,6 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
-            env=os.environ | (env or {}),
         )
         self._answer()
 
