@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 
 import goals  # noqa: E402
+import machine  # noqa: E402
 import table  # noqa: E402
 from worker import Test  # noqa: E402
 
@@ -107,7 +108,7 @@ def main() -> int:
     lines += ["", f"Tokens a second, medians of {args.rounds} rounds; busy: {os.cpu_count()} spinning processes.", ""]
     print("\n".join(lines))
     if not args.no_record:
-        table.append("\n".join(lines))
+        machine.append(lines)
     return 0
 
 

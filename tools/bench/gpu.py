@@ -206,7 +206,7 @@ def main() -> None:
         raise SystemExit("NUMBA_ENABLE_CUDASIM is set: there is nothing to measure")
     roof, peak = memory_roof(), matrix_peak()
     lines = [
-        f"## {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, commit {machine.commit()}: GPU", "",
+        machine.title("GPU"), "",
         f"{device.name}; reads {roof / 1e9:.0f} GB/s, bfloat16 {peak / 1e12:.0f} TFLOP/s. {versions()}.",
         machine.sentence(), "",
     ]  # fmt: skip
@@ -214,8 +214,7 @@ def main() -> None:
         lines += report(path, roof, peak, arguments.torch)
     print("\n".join(lines))
     if arguments.record:
-        with (Path(__file__).parent / "RESULTS.md").open("a", encoding="utf-8") as file:
-            file.write("\n" + "\n".join(lines))
+        machine.append(lines)
 
 
 if __name__ == "__main__":

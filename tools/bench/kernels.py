@@ -244,13 +244,14 @@ def main() -> int:
         return child(args)
     rows = [row for name in args.machines or runnable() for row in rows_of(args, name)]
     if not args.compile:
+        import machine
         import table as tables
 
         lines = tables.heading("kernels", note=args.note) + table(rows)
         lines += ["", f"Decode over {args.mb} MB on {args.threads} threads; goal {GOAL:.0%} of the roof.", ""]
         print("\n".join(lines))
         if args.record:
-            tables.append("\n".join(lines))
+            machine.append(lines)
     return 0
 
 

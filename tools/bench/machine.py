@@ -1,7 +1,8 @@
-"""What a benchmark record must say about the machine, and how busy others kept it meanwhile."""
+"""Records of benchmarks: what they must say about the machine, how busy others kept it meanwhile, and their file."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+RESULTS = Path(__file__).with_name("RESULTS.md")
 FLAGS = ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512vl", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp")
 
 
@@ -64,6 +66,18 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return name.stdout.strip() + ("+" if dirty.returncode else "")
+
+
+def title(what: str) -> str:
+    """The first line of a record: when, with which commit, what."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return f"## {now:%Y-%m-%d %H:%M} UTC, commit {commit()}: {what}"
+
+
+def append(lines: Sequence[str]) -> None:
+    """Add a record to RESULTS.md, after an empty line."""
+    with RESULTS.open("a", encoding="utf-8") as out:
+        out.write("\n" + "\n".join(lines).strip("\n") + "\n")
 
 
 def busy_s() -> float:

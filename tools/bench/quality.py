@@ -18,7 +18,6 @@ Exact logits are computed once and kept in the cache folder. Exit code 1 when a 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import sys
 from pathlib import Path
@@ -184,7 +183,7 @@ def record(args: argparse.Namespace, found: dict[str, Any], checks: list[tuple[s
     """Append what was found to RESULTS.md."""
     facts = machine.describe()
     lines = [
-        f"## {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, commit {machine.commit()}: quality",
+        machine.title("quality"),
         "",
         f"{Path(args.model).name} on {Path(args.text).name}, exact logits from torch in float32; {facts['cpu']}.",
         "",
@@ -201,9 +200,8 @@ def record(args: argparse.Namespace, found: dict[str, Any], checks: list[tuple[s
                 f"| {one['same_top1']:.1%} | {one['nmse']:.2g} "
                 f"| {one['perplexity_exact']:.2f} / {one['perplexity']:.2f} |"
             )
-    lines += ["", *(f"- {'pass' if good else 'FAIL'}: {text}" for text, good in checks), "", ""]
-    with (HERE / "RESULTS.md").open("a", encoding="utf-8") as out:
-        out.write("\n".join(lines))
+    lines += ["", *(f"- {'pass' if good else 'FAIL'}: {text}" for text, good in checks)]
+    machine.append(lines)
 
 
 def main() -> int:

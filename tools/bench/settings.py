@@ -10,7 +10,6 @@ in one go ("prefill") and, from the middle on, token by token ("decode"); the se
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,8 @@ def main() -> int:
     parser.add_argument("-t", dest="threads", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="append to tools/bench/RESULTS.md")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
     lines = [
-        f"## {now:%Y-%m-%d %H:%M} UTC, commit {machine.commit()}: activations and KV cache",
+        machine.title("activations and KV cache"),
         "",
         f"{Path(args.model).name}, exact logits from torch in float32, chunks of 512 tokens, second half scored "
         f"({args.chunks} in prefill, {args.decode_chunks} in decode); {machine.describe()['cpu']}. "
@@ -79,8 +77,7 @@ def main() -> int:
         print(lines[-1], file=sys.stderr, flush=True)
     print("\n".join(lines))
     if args.record:
-        with (HERE / "RESULTS.md").open("a", encoding="utf-8") as out:
-            out.write("\n".join([*lines, "", ""]))
+        machine.append(lines)
     return 0
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -236,16 +235,9 @@ def report(samples: Samples, models: dict[str, Path], tests: Sequence[Test], thr
     yield ""
 
 
-def append(text: str) -> None:
-    """Add a record to RESULTS.md."""
-    with (HERE / "RESULTS.md").open("a", encoding="utf-8") as out:
-        out.write(text + "\n")
-
-
 def heading(what: str, peer: str | None = None, note: str = "") -> list[str]:
     """The lines of a record that say when, where and with what. ``peer``: its interpreter. ``note``: a line more."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    lines = [f"## {now:%Y-%m-%d %H:%M} UTC, commit {machine.commit()}: {what}", "", machine.sentence()]
+    lines = [machine.title(what), "", machine.sentence()]
     if peer:
         facts = json.loads(machine.run([peer, str(HERE / "llama_peer.py"), "info"]).stdout)
         lines.append(f"Peer: llama-cpp-python {facts['version']}, {' '.join(facts['flags'])}.")
@@ -286,10 +278,9 @@ def main() -> int:
         f"{args.rounds} alternating rounds, {args.threads} threads; meanwhile others used {median(noise):.2f} cores "
         f"(at most {max(noise):.2f})."
     )
-    text = "\n".join(lines) + "\n"
-    print(text)
+    print("\n".join(lines))
     if not args.no_record:
-        append(text)
+        machine.append(lines)
     return 0
 
 
