@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from .. import errors
 
-#: Metadata key of the filler that keeps a header's size, so that the tensors stay where they are; ``u8[]`` of zeros.
+#: Metadata key of the filler, ``u8[]`` of zeros, that keeps a header's size, so that the tensors stay where they are,
+#: or moves them by whole blocks of the file system, which the old file and the new one can then share.
 PADDING = "ggblock.padding"
 
 
