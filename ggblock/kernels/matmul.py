@@ -61,7 +61,12 @@ def _ahead(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, s: int)
 
 
 def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int) -> list[list[Any]]:
-    """Integer dot products of sub-block ``s``, by term and token, each <16 x i32>."""
+    """Integer dot products of sub-block ``s``, by term and token, each <16 x i32>.
+
+    The accumulators are pinned after each group: left alone, LLVM computes one half of the rows after the other on
+    machines of 8 lanes and keeps codes and activations on the stack meanwhile (Q4_K on AVX2, one core of Zen 4: 17 GB/s
+    instead of 22, 66 G multiply-adds a second instead of 99).
+    """
     groups = fam.sub // 4
     dot = e.dot_ss if fam.signed else e.dot_us
     narrow = None if fam.signed else e.machine.narrow
@@ -80,6 +85,9 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
                         pairs[term][t] = narrow[0](e.b, pairs[term][t], codes, x)
                     else:
                         acc[term][t] = dot(acc[term][t], codes, x)
+            held = pairs if together > 1 else acc
+            pinned = iter(e.pin([v for values in held for v in values]))
+            held[:] = [[next(pinned) for _ in values] for values in held]
         if together > 1:
             acc = [[narrow[1](e.b, a, h) for a, h in zip(*both, strict=True)] for both in zip(acc, pairs, strict=True)]
     return acc

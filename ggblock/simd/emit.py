@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .machines import MACHINES, Machine, declare
+from .machines import MACHINES, Machine, declare, joined, registers
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -81,6 +81,20 @@ class Emit:
     def order(self) -> None:
         """Keeps the compiler from moving loads, stores and prefetches across this place; no instruction."""
         self.b.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+
+    def pin(self, values: Sequence[Any]) -> list[Any]:
+        """``values``, which the compiler must have in registers at this place: what they are made of is computed before
+        it, what is loaded after it stays after it. No instruction. Machines with registers enough are left alone.
+        """
+        if not self.machine.pins:
+            return list(values)
+        b, parts = self.b, [p for v in values for p in registers(self.b, v, self.machine.lanes)]
+        t = ir.LiteralStructType([p.type for p in parts]) if len(parts) > 1 else parts[0].type
+        form = ",".join(["=x"] * len(parts) + [str(i) for i in range(len(parts))] + ["~{memory}"])
+        made = b.asm(ir.FunctionType(t, [p.type for p in parts]), "", form, parts, True)
+        pinned = [b.extract_value(made, i) for i in range(len(parts))] if len(parts) > 1 else [made]
+        each = len(parts) // len(values)
+        return [joined(b, pinned[i : i + each]) for i in range(0, len(parts), each)]
 
     # --- vectors
     def splat(self, value: Any, lanes: int = 16) -> Any:

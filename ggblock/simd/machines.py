@@ -44,7 +44,8 @@ def _slices(b: Any, value: Any, n: int) -> list[Any]:
     ]
 
 
-def _join(b: Any, parts: list[Any]) -> Any:
+def joined(b: Any, parts: list[Any]) -> Any:
+    """Vectors of one type as one."""
     while len(parts) > 1:
         width = parts[0].type.count
         mask = ir.Constant(ir.VectorType(I32, 2 * width), list(range(2 * width)))
@@ -52,8 +53,13 @@ def _join(b: Any, parts: list[Any]) -> Any:
     return parts[0]
 
 
+def registers(b: Any, value: Any, lanes: int) -> list[Any]:
+    """A vector cut into registers of ``lanes`` times 32 bits."""
+    return _slices(b, value, value.type.count * value.type.element.width // (32 * lanes))
+
+
 def _by_parts(b: Any, n: int, acc: Any, u: Any, s: Any, one: Callable[[Any, Any, Any], Any]) -> Any:
-    return _join(b, [one(*abc) for abc in zip(_slices(b, acc, n), _slices(b, u, n), _slices(b, s, n))])
+    return joined(b, [one(*abc) for abc in zip(_slices(b, acc, n), _slices(b, u, n), _slices(b, s, n))])
 
 
 def _avx512_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
@@ -90,7 +96,7 @@ def _avx2_widen(b: Any, acc: Any, pairs: Any) -> Any:
     add = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
     ones = _constant(v16, 1)
     sums = [b.call(add, [part, ones]) for part in _slices(b, pairs, 2)]
-    return b.add(acc, _join(b, sums))
+    return b.add(acc, joined(b, sums))
 
 
 def _avx2_ss(b: Any, acc: Any, w: Any, s: Any) -> Any:
@@ -138,7 +144,7 @@ def _table_shuffle(name: str, width: int) -> Callable[[Any, Sequence[int], Any],
         t = ir.VectorType(I8, width)
         f = declare(b, name, t, [t, t])
         values = ir.Constant(t, list(table) * (width // 16))
-        return _join(b, [b.call(f, [values, i]) for i in _slices(b, index, 64 // width)])
+        return joined(b, [b.call(f, [values, i]) for i in _slices(b, index, 64 // width)])
 
     return lookup
 
@@ -167,6 +173,8 @@ class Machine:
     lanes: int  # lanes of 32 bits in one register
     has_half: bool = True  # converts IEEE halves in one instruction
     has_fma: bool = True  # multiplies and adds, and rounds to whole numbers, in one instruction
+    #: whether values are held in registers by force (``Emit.pin``): 16 registers are too few to leave it to LLVM
+    pins: bool = False
     #: (add, widen) where products of small codes may first be summed in int16 lanes, or None
     narrow: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
@@ -184,9 +192,9 @@ MACHINES = {
     "avx512": Machine(
         "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 16
     ),
-    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8),
+    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8, pins=True),
     "avx2": Machine(
-        "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 8, narrow=(_avx2_narrow, _avx2_widen)
+        "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen)
     ),
     "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4),
     "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, False, False),
