@@ -76,6 +76,28 @@ def read_bf16(at):
 READERS = {"f32": (read_f32, 4), "f16": (read_f16, 2), "bf16": (read_bf16, 2)}
 
 
+@inline_strict
+def each_vector(counter, n, step, source, out, bad):
+    """``bad = step(source, out, at, bad)`` for 16 numbers from ``at`` on, until all ``n`` are done (at least 16).
+
+    Threads draw chunks by the counter. The last 16 numbers overlap those before.
+    """
+    while True:
+        first = atomic_add(counter, 1) * CHUNK
+        if first >= n:
+            break
+        for i in range((min(CHUNK, n - first) + 15) // 16):
+            bad = step(source, out, min(first + 16 * i, n - 16), bad)
+    return bad
+
+
+@inline_strict
+def note(bad, faults):
+    """Where a lane is bad, there is a fault."""
+    if sum_of(convert(bad, I)) != 0:
+        store(faults, np.int64(1))
+
+
 def make_convert(name: str, source: str = "f32") -> Any:
     """As ``quantize.make_quantize``, for "f16" and "bf16": a block is a weight, and there are at least 16.
 
@@ -85,20 +107,14 @@ def make_convert(name: str, source: str = "f32") -> Any:
     bad_from = np.int32(0x477FF000 if name == "f16" else 0x7F7F8000)
     read, width = READERS[source]
 
+    @inline_strict
+    def step(rows, out, at, bad):
+        v = read(rows + width * at)
+        store(out + 2 * at, convert(one(v), "i16x16"))
+        return bad | less(splat(np.int32(bad_from - 1), I), bitcast(v, I) & splat(np.int32(0x7FFFFFFF), I))
+
     def convert_floats(op, thread, n_threads):
-        rows, out, n, counter, faults = arg(op, 0), arg(op, 2), arg(op, 3), arg(op, 5), arg(op, 8)
-        bad = zero("b1x16")
-        while True:
-            first = atomic_add(counter, 1) * CHUNK
-            if first >= n:
-                break
-            for i in range((min(CHUNK, n - first) + 15) // 16):
-                at = min(first + 16 * i, n - 16)      # the last 16 weights overlap those before
-                v = read(rows + width * at)
-                bad = bad | less(splat(np.int32(bad_from - 1), I), bitcast(v, I) & splat(np.int32(0x7FFFFFFF), I))
-                store(out + 2 * at, convert(one(v), "i16x16"))
-        if sum_of(convert(bad, I)) != 0:
-            store(faults, np.int64(1))
+        note(each_vector(arg(op, 5), arg(op, 3), step, arg(op, 0), arg(op, 2), zero("b1x16")), arg(op, 8))
     return convert_floats
 
 
@@ -106,15 +122,13 @@ def make_widen(name: str) -> Any:
     """Columns: numbers of type "f16" or "bf16", 0, float32 out, how many (at least 16), 0, counter. Exact."""
     read, _ = READERS[name]
 
+    @inline_strict
+    def step(source, out, at, bad):
+        store(out + 4 * at, read(source + 2 * at))
+        return bad
+
     def widen(op, thread, n_threads):
-        source, out, n, counter = arg(op, 0), arg(op, 2), arg(op, 3), arg(op, 5)
-        while True:
-            first = atomic_add(counter, 1) * CHUNK
-            if first >= n:
-                break
-            for i in range((min(CHUNK, n - first) + 15) // 16):
-                at = min(first + 16 * i, n - 16)      # the last 16 numbers overlap those before
-                store(out + 4 * at, read(source + 2 * at))
+        each_vector(arg(op, 5), arg(op, 3), step, arg(op, 0), arg(op, 2), zero("b1x16"))
     return widen
 
 
@@ -128,16 +142,10 @@ def make_scan(name: str) -> Any:
     mask = {"f32": np.int32(0x7F800000), "f16": np.int16(0x7C00), "bf16": np.int16(0x7F80)}[name]
     below = mask - type(mask)(1)
 
+    @inline_strict
+    def step(source, out, at, bad):
+        return bad | less(splat(below, kind), load(source + width * at, kind) & splat(mask, kind))
+
     def scan(op, thread, n_threads):
-        source, n, counter, faults = arg(op, 0), arg(op, 3), arg(op, 5), arg(op, 8)
-        bad = zero("b1x16")
-        while True:
-            first = atomic_add(counter, 1) * CHUNK
-            if first >= n:
-                break
-            for i in range((min(CHUNK, n - first) + 15) // 16):
-                bits = load(source + width * min(first + 16 * i, n - 16), kind) & splat(mask, kind)
-                bad = bad | less(splat(below, kind), bits)
-        if sum_of(convert(bad, I)) != 0:
-            store(faults, np.int64(1))
+        note(each_vector(arg(op, 5), arg(op, 3), step, arg(op, 0), arg(op, 2), zero("b1x16")), arg(op, 8))
     return scan
