@@ -39,8 +39,16 @@ class Value:
     planar: bool = False
 
 
+def _refused(what: str) -> TypeError:
+    """The error for a description that one lane alone cannot follow."""
+    return TypeError(f"a lane of the device cannot do this: {what}")
+
+
 class Lanes:
-    """Writes the source. ``b`` is what families call the builder: the same object here."""
+    """Writes the source. ``b`` is what families call the builder: the same object here.
+
+    What a family asks for and a lane cannot do raises `TypeError`: the description does not fit the device.
+    """
 
     def __init__(self, indent: int) -> None:
         self.lines: list[str] = []
@@ -83,7 +91,7 @@ class Lanes:
         if size == width:
             return self._element(kind, offset, size)
         if kind != "word" or width != 1:
-            raise NotImplementedError(f"{name} over units of {width} bytes")
+            raise _refused(f"loading {name} from units of {width} bytes")
         bytes_ = [self._element("byte", offset + panels.ROWS * i, 1).text for i in range(4)]
         shifted = [bytes_[0], *(f"{b} << {8 * i}" for i, b in enumerate(bytes_) if i)]
         return self.let(f"np.uint32({' | '.join(f'({s})' for s in shifted)})", "word", True)
@@ -117,7 +125,7 @@ class Lanes:
         """A constant of bytes; every lane must have the same four."""
         four = list(values[:4])
         if list(values) != four * (len(values) // 4):
-            raise NotImplementedError("constants that differ between rows")
+            raise _refused("a constant that differs between rows")
         return Value(str(int.from_bytes(bytes(four), "little")), "word")
 
     # --- whole numbers
@@ -130,7 +138,7 @@ class Lanes:
 
     def shl(self, a: Value, n: int) -> Value:
         if a.type not in ("int", "word"):
-            raise NotImplementedError(f"shift of a {a.type}")
+            raise _refused(f"shifting a {a.type} to the left")
         return self._uint(f"np.int64({a.text}) << {n} & 0xFFFFFFFF", a.type, a) if n else a
 
     def lshr(self, a: Value, n: int) -> Value:
@@ -161,7 +169,7 @@ class Lanes:
     def icmp_unsigned(self, how: str, a: Value, b: Value) -> Value:
         if a.type == "word":
             if how != ">=" or not b.text.isdigit():
-                raise NotImplementedError(f"bytes {how} {b.text}")
+                raise _refused(f"comparing bytes by {how} with {b.text}")
             add = (256 - (int(b.text) & 255)) * 0x00010001  # bit 8 of each half says whether the byte reached b
             even = f"((({a.text} & 0x00FF00FF) + {add}) >> 8 & 0x00010001) * 255"
             odd = f"((({a.text} >> 8 & 0x00FF00FF) + {add}) >> 8 & 0x00010001) * 65280"
@@ -178,18 +186,18 @@ class Lanes:
     def part(self, a: Value, start: int, count: int) -> Value:
         """16 bytes of 64: byte ``start / 16`` of each row, which the rows must hold one by one."""
         if not a.planar or count != 16 or start % 16:
-            raise NotImplementedError("parts other than one byte of each row")
+            raise _refused("taking a part other than one byte of each row")
         return self._uint(f"{a.text} >> {start // 2} & 255", "byte")
 
     def shuffle(self, a: Value, indices: Sequence[int]) -> Value:
         four = list(indices[:4])
         if len(set(four)) != 1 or list(indices) != [4 * (i // 4) + four[0] for i in range(len(indices))]:
-            raise NotImplementedError("shuffles other than one byte of a row four times")
+            raise _refused("a shuffle other than of one byte of a row four times")
         return self._uint(f"({a.text} >> {8 * four[0]} & 255) * {ONES}", "word")
 
     def call(self, name: str, a: Value, b: Value) -> Value:
         if name != "umin" or b.text != str(ONES):
-            raise NotImplementedError(name)
+            raise _refused(f"calling {name}")
         return self.and_(self.sext(self.icmp_unsigned(">=", a, b), "word"), 1)
 
     def lookup16(self, table: Sequence[int], index: Value) -> Value:
