@@ -37,13 +37,14 @@ _NAMES = {"np": np, "cuda": cuda, **{f: getattr(words, f) for f in ("dp4a", "per
 class Generated(jit.Kernel):
     """A generated kernel: ``views`` names the views of the panels that it takes first; ``source`` is its text.
 
-    ``signature``: that of the arguments after the views.
+    ``body``: its lines. ``arguments``: their names after the views; ``signature``: their types.
     """
 
-    def __init__(self, name: str, source: str, views: tuple[str, ...], signature: str) -> None:
-        first = "".join(VIEWS[v] for v in views)
-        super().__init__(name, first + signature, jit.from_source(name, source, _NAMES))
-        self.source, self.views = source, views
+    def __init__(self, name: str, body: Lanes, arguments: str, signature: str) -> None:
+        self.views = tuple(v for v in VIEWS if v in body.views)
+        self.source = "\n".join([f"def kernel({', '.join(self.views)}, {arguments}):", *body.lines, ""])
+        first = "".join(VIEWS[v] for v in self.views)
+        super().__init__(name, first + signature, jit.from_source(name, self.source, _NAMES))
 
 
 class Part:
@@ -134,6 +135,17 @@ def product(family: str, form: str, tokens: int) -> Generated:
     of = parts(family)
     is_float = form == "f" or isinstance(of[0].family, families.FloatFamily)
     e = Lanes(1)
+    e.lines += [
+        "    lane = cuda.threadIdx.x & 15",
+        "    worker = cuda.threadIdx.x >> 4",
+        "    n_workers = cuda.blockDim.x >> 4",
+        "    panel = cuda.blockIdx.x",
+        f"    token = cuda.blockIdx.y * {tokens}",
+        f"    parts = cuda.shared.array({MAX_WORKERS * ROWS * tokens}, np.float32)",
+        f"    sums = cuda.local.array({tokens}, np.float32)",
+        f"    for t in range({tokens}):",
+        "        sums[t] = np.float32(0)",
+    ]
 
     def use(e: Lanes, column: str, text: str) -> None:
         e.line(f"w = np.float32({text})")
@@ -154,20 +166,7 @@ def product(family: str, form: str, tokens: int) -> Generated:
         else:
             _integers(e, part.family, of[0].block, tokens, int(form))
         e.indent -= 1
-    views = tuple(v for v in VIEWS if v in e.views)
-    source = "\n".join([
-        f"def kernel({', '.join(views)}, q, q2, meta, y, bias,",
-        "           n_rows, n_blocks, words, y_stride, has_bias, accumulate):",
-        "    lane = cuda.threadIdx.x & 15",
-        "    worker = cuda.threadIdx.x >> 4",
-        "    n_workers = cuda.blockDim.x >> 4",
-        "    panel = cuda.blockIdx.x",
-        f"    token = cuda.blockIdx.y * {tokens}",
-        f"    parts = cuda.shared.array({MAX_WORKERS * ROWS * tokens}, np.float32)",
-        f"    sums = cuda.local.array({tokens}, np.float32)",
-        f"    for t in range({tokens}):",
-        "        sums[t] = np.float32(0)",
-        *e.lines,
+    e.lines += [
         f"    for t in range({tokens}):",
         f"        parts[t * {MAX_WORKERS * ROWS} + cuda.threadIdx.x] = sums[t]",
         "    cuda.syncthreads()",
@@ -184,9 +183,9 @@ def product(family: str, form: str, tokens: int) -> Generated:
         "            if accumulate:",
         "                total += y[to]",
         "            y[to] = total",
-        "",
-    ])  # fmt: skip
-    return Generated(f"product/{family}/{form}/{tokens}", source, views, ("f" if is_float else "u") + "ufffiiiiii")
+    ]
+    names = "q, q2, meta, y, bias, n_rows, n_blocks, words, y_stride, has_bias, accumulate"
+    return Generated(f"product/{family}/{form}/{tokens}", e, names, ("f" if is_float else "u") + "ufffiiiiii")
 
 
 def _each(e: Lanes, of: list[Part], panel: str, lane: str, use: Any) -> None:
@@ -213,17 +212,11 @@ def tile(family: str) -> Generated:
         e.line("rounded = np.uint32((np.int64(bits) + 0x7FFF + (bits >> 16 & 1)) >> 16)")
         e.line(f"out[np.uint64((block * {of[0].block} + {at}) * width + column)] = np.uint16(rounded)")
 
+    e.line("lane = cuda.threadIdx.x & 15")
+    e.line("column = cuda.blockIdx.x * 16 + lane")
+    e.line("block = np.int64(cuda.blockIdx.y * (cuda.blockDim.x >> 4) + (cuda.threadIdx.x >> 4))")
     _each(e, of, "(first + cuda.blockIdx.x)", "lane", use)
-    views = tuple(v for v in VIEWS if v in e.views)
-    source = "\n".join([
-        f"def kernel({', '.join(views)}, out, n_blocks, first, width):",
-        "    lane = cuda.threadIdx.x & 15",
-        "    column = cuda.blockIdx.x * 16 + lane",
-        "    block = np.int64(cuda.blockIdx.y * (cuda.blockDim.x >> 4) + (cuda.threadIdx.x >> 4))",
-        *e.lines,
-        "",
-    ])  # fmt: skip
-    return Generated(f"tile/{family}", source, views, "siii")
+    return Generated(f"tile/{family}", e, "out, n_blocks, first, width", "siii")
 
 
 @cache
@@ -241,16 +234,10 @@ def rows(family: str) -> Generated:
         e.line("if c < n_cols:")
         e.line("    out[np.uint64(cuda.blockIdx.x * out_stride + c)] = np.float32(w * factor)")
 
+    e.line("row = np.int64(ids[cuda.blockIdx.x])")
+    e.line("block = np.int64(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x)")
     _each(e, of, "(row // 16)", "row % 16", use)
-    views = tuple(v for v in VIEWS if v in e.views)
-    source = "\n".join([
-        f"def kernel({', '.join(views)}, ids, out, out_stride, n_blocks, n_cols, factor):",
-        "    row = np.int64(ids[cuda.blockIdx.x])",
-        "    block = np.int64(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x)",
-        *e.lines,
-        "",
-    ])  # fmt: skip
-    return Generated(f"rows/{family}", source, views, "jfiiie")
+    return Generated(f"rows/{family}", e, "ids, out, out_stride, n_blocks, n_cols, factor", "jfiiie")
 
 
 def block_of(family: str) -> int:
