@@ -76,7 +76,8 @@ class GgufWriter:
     `Metadata` of an open file keeps every kind. ``tensors``: in the order of the file. ``alignment``: a power of
     two, multiple of 8; None takes ``general.alignment`` from the metadata, or 32. ``inputs``: files being read, which
     must not be overwritten; those that ``metadata`` comes from are added. ``checksums``: store the checksums of
-    `checksums` (a file whose metadata have room for the header's gets that one in any case).
+    `checksums` (a file whose metadata have room for the header's gets that one in any case, and a GGB file always gets
+    all: a reader refuses one without).
 
     ``n_bytes``: size of the finished file. Faults in the arguments raise before anything is created:
     `errors.WrongKeyKind`, `errors.BadTensorName`, `errors.DuplicateTensor`, `errors.BadShape`, `errors.BadAlignment`,
@@ -100,9 +101,10 @@ class GgufWriter:
         values = dict(metadata.typed_items() if isinstance(metadata, Metadata) else metadata)
         if any(spec.in_panels for spec in tensors):
             values = ggb.marked(values)
-        if checksums:
+        is_sealed = checksums or ggb.VERSION in values
+        if is_sealed:
             values.update(sums.room(len(tensors)))
-        self._digests: list[str] | None = [] if checksums else None
+        self._digests: list[str] | None = [] if is_sealed else None
         self._digest: Any = None  # of the tensor that is being written
         self.alignment = _choose_alignment(values, alignment)
         self._plan, records = self._place(tensors)

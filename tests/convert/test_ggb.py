@@ -120,8 +120,12 @@ def test_faults(tmp_path: Path) -> None:
     raw = np.zeros((20, 68), np.uint8)
     with GgufWriter(tmp_path / "x.ggb", {}, [spec]) as writer:
         writer.write("w", raw)
-    with pytest.raises(errors.MissingKey, match="must have checksums"):
-        ggblock.open(tmp_path / "x.ggb")
+    assert verify(tmp_path / "x.ggb").is_whole, "with checksums, though nobody asked for them"
+    for key in checksums.KEYS:
+        data = (tmp_path / "x.ggb").read_bytes()
+        (tmp_path / "w.ggb").write_bytes(data.replace(key.encode(), b"x" * len(key)))
+        with pytest.raises(errors.MissingKey, match="must have checksums"):
+            ggblock.open(tmp_path / "w.ggb")
     with pytest.raises(errors.UnknownType, match="no panels"):
         GgufWriter(tmp_path / "y.ggb", {}, [TensorSpec("w", "iq1_s", (2, 256), in_panels=True)])
     with pytest.raises(errors.ShapeMismatch, match="16 at a time"):
