@@ -96,6 +96,19 @@ def keep_min_p(logits: FloatArray, ratio: float) -> Int64Array:
     return np.flatnonzero(logits >= logits.max() + np.float32(math.log(ratio)))
 
 
+def random_seed() -> int:
+    """A seed from the system, below 2**32."""
+    return secrets.randbits(32)
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of answer ``number`` of a conversation: ``seed`` for the first one, number 0; others below 2**32.
+
+    From NumPy's SeedSequence, whose values NumPy promises to keep.
+    """
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) if number else seed
+
+
 class Sampler:
     """Chooses tokens one after another; holds the random stream and the window of the penalties.
 
@@ -112,7 +125,7 @@ class Sampler:
 
     def __init__(self, settings: Sampling, n_vocab: int, n_ctx: int) -> None:
         self.settings = settings
-        self.seed: int = secrets.randbits(32) if settings.seed is None else settings.seed
+        self.seed: int = random_seed() if settings.seed is None else settings.seed
         self._stream = np.random.PCG64(self.seed)
         self._window: deque[int] = deque()
         self._window_size = n_ctx if settings.repeat_last_n < 0 else settings.repeat_last_n

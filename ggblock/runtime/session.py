@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ggblock.runtime.generation import Generation
+from ggblock.runtime.sampling import random_seed, seed_of
 from ggblock.runtime.settings import Sampling
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ class Session:
     """Messages so far and how to answer them; made by `Model.session`.
 
     Because a model has one KV cache, several sessions of one model work but read their common history again.
+
+    Every answer has a seed of its own, which its result tells; the seed of the sampling is that of the first answer and
+    gives all others. So one seed repeats the whole conversation, and one question asked twice gets two answers.
     """
 
     def __init__(
@@ -30,12 +35,14 @@ class Session:
         self._max_tokens = max_tokens
         self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
         self._sampling = Sampling() if sampling is None else sampling
+        self._seed = random_seed() if self._sampling.seed is None else self._sampling.seed
+        self._n_sent = 0
         self.messages: list[dict[str, str]] = []
         """The conversation: role and content. May be edited between two answers."""
         self.reset(system)
 
     def reset(self, system: str | None = None) -> None:
-        """Begin anew, with this system message if any."""
+        """Begin anew, with this system message if any. The seeds go on."""
         self.messages = [] if not system else [{"role": "system", "content": system}]
 
     @property
@@ -54,9 +61,11 @@ class Session:
             TemplateError: the template refuses the messages.
         """
         question = {"role": "user", "content": text}
+        sampling = replace(self._sampling, seed=seed_of(self._seed, self._n_sent))
         generation = self._model.chat(
-            [*self.messages, question], self._max_tokens, stop=self._stop, sampling=self._sampling
+            [*self.messages, question], self._max_tokens, stop=self._stop, sampling=sampling
         )
+        self._n_sent += 1
         return Reply(self, question, generation)
 
 

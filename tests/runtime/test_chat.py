@@ -10,6 +10,7 @@ import pytest
 
 from ggblock.errors import ContextOverflow
 from ggblock.runtime import Model
+from ggblock.runtime.sampling import seed_of
 
 OpenTiny = Callable[..., Model]
 HELLO = [{"role": "user", "content": "hello"}]
@@ -89,9 +90,33 @@ def test_a_session_remembers_and_computes_only_what_is_new(open_tiny: OpenTiny) 
     assert second.prompt_ids[: len(first.prompt_ids)] == first.prompt_ids
     fresh = model.chat(
         [*session.messages[:3], {"role": "user", "content": "and now?"}],
-        6, seed=4, logit_bias=NO_END, reuse=False,
+        6, seed=second.seed, logit_bias=NO_END, reuse=False,
     ).run()
     assert fresh.ids == second.ids and fresh.timings.reused_tokens == 0
+
+
+def test_one_seed_gives_the_whole_conversation_and_every_answer_its_own(open_tiny: OpenTiny) -> None:
+    model = open_tiny()
+
+    def answers(seed: int | None) -> list[tuple[int, tuple[int, ...]]]:
+        session = model.session(max_tokens=8, seed=seed, temperature=2.0, logit_bias=NO_END)
+        found = []
+        for _ in range(3):  # the same question in the same state
+            result = session.send("hello").generation.run()
+            found.append((result.seed, result.ids))
+            session.reset()
+        return found
+
+    first = answers(4)
+    assert first == answers(4) and first[0][0] == 4
+    assert len({seed for seed, _ in first}) == len({ids for _, ids in first}) == 3
+    drawn = answers(None)
+    assert drawn == answers(drawn[0][0]), "what was drawn for the first answer repeats them all"
+
+
+def test_seeds_of_answers_stay_what_they_are() -> None:
+    assert [seed_of(7, i) for i in range(3)] == [7, 369571992, 1009178997]
+    assert seed_of(2**64 - 1, 0) == 2**64 - 1 and 0 <= seed_of(2**64 - 1, 1) < 2**32
 
 
 def test_reset_keeps_only_the_system_message_it_is_given(open_tiny: OpenTiny) -> None:
