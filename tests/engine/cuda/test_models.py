@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ggblock.convert import Options, execute, make_plan, open_source
 from ggblock.engine.cuda import start
 from ggblock.engine.cuda.gemm import Plain
 from ggblock.engine.cuda.plan import MixedPlan
+from ggblock.engine.cuda.steps import RopeStep
 from tests.oracle import tiny
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5]
@@ -55,6 +57,17 @@ def test_any_split_gives_the_cpus_logits(tmp_path: Path, name: str, offloads: li
     expected = logits(path, activations="fine")
     for offload in offloads:
         assert_same(logits(path, offload, activations="fine"), expected)
+
+
+def test_layers_without_rotary_positions(tmp_path: Path) -> None:
+    """SmolLM3's fourth layer turns nothing and has no table; the third one does."""
+    path = tmp_path / "m.gguf"
+    tiny.write(replace(tiny.by_name("llama_f32"), arch="smollm3", layers=4), path)
+    offload = r"\.[23]\.attn"
+    assert_same(logits(path, offload, n=3, activations="fine"), logits(path, n=3, activations="fine"))
+    with ggblock.load(path, context=64, offload=offload, notify=lambda line: None) as model:
+        steps = [step for run in model.engine._plan.runs for step in run.steps if isinstance(step, RopeStep)]
+        assert [step._kernel.name for step in steps] == ["rope/norm/8/8/0/f16", "rope/norm/8/0/0/f16"]
 
 
 def test_panels_are_uploaded_as_they_lie(tmp_path: Path) -> None:
