@@ -17,6 +17,7 @@ from ..kernels import registry
 from ..simd import cache
 from ..simd.host import host
 from .compile import compile_apart
+from .tidy import tidy, used
 
 Notify = Callable[[str], None]
 
@@ -43,11 +44,13 @@ def kernels(names: Iterable[str], notify: Notify | None = None) -> dict[str, int
         missing = []
         for name in wanted:
             if name not in _addresses:
-                found = cache.get(_key(name))
+                key = _key(name)
+                found = cache.get(key)
                 if found is None:
                     missing.append(name)
                 else:
                     _addresses[name] = _link(*found)
+                    used(key)
         if missing:
             _compile(missing, notify)
         return {name: _addresses[name] for name in wanted}
@@ -89,6 +92,7 @@ def _compile(missing: list[str], notify: Notify | None) -> None:
         symbol, code = made.get(name) or _compile_here(name)
         stored &= cache.put(_key(name), symbol, code)
         _addresses[name] = _link(symbol, code)
+    tidy()
     if notify:
         kept = "" if stored else f"; they could not be kept in {cache.cache_folder()}"
         notify(f"compiled in {time.perf_counter() - start:.1f} s{kept}")

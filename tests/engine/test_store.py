@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,12 +48,17 @@ def load(folder: Path, *names: str) -> str:
 
 
 def test_compiled_once_then_loaded_without_numba(tmp_path: Path) -> None:
+    folder, now = tmp_path / "kernels", time.time()
     first = load(tmp_path, "post", "repack")
     assert "compiling 2 kernels" in first and "compiled in" in first
+    (folder / "old.o").touch()
+    for path in folder.iterdir():
+        os.utime(path, (now - 40 * 86400,) * 2)
     assert load(tmp_path, "repack", "post") == "False []\n"
+    assert (folder / "old.o").exists(), "who only reads removes nothing"
     more = load(tmp_path, "post", "copy/f/f")
     assert "compiling 1 kernel " in more, "only what is missing is compiled"
-    names = sorted(p.name for p in (tmp_path / "kernels").iterdir())
+    names = sorted(p.name for p in folder.iterdir())  # without the old one; those that were used stay
     assert len(names) == 3 and all(re.fullmatch(r"[0-9a-f]{64}\.o", name) for name in names)
 
 
