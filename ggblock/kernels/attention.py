@@ -30,6 +30,7 @@ from ..simd.vec import (
     less,
     load,
     max_of,
+    rolled,
     select,
     splat,
     store,
@@ -160,7 +161,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                 )
                 done += 16 * at_once
         while done < n_keys:
-            for r in range(0, rows, micro):
+            for r in range(0, rolled(rows), micro):
                 outer(
                     q + r * row_bytes,
                     row_bytes,
@@ -181,7 +182,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
     @inline
     def gather(p, values, n_keys, o):
         if values_wide:
-            for d in range(0, padded, 16 * at_once):
+            for d in range(0, rolled(padded), 16 * at_once):
                 outer(
                     p,
                     score_bytes,
@@ -198,8 +199,8 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                     far,
                 )
         else:
-            for d in range(0, padded, 16):
-                for r in range(0, rows, micro):
+            for d in range(0, rolled(padded), 16):
+                for r in range(0, rolled(rows), micro):
                     outer(
                         p + r * score_bytes,
                         score_bytes,
@@ -228,7 +229,7 @@ def _online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any
         # keys: the panel that holds position ``first`` (a multiple of 16); values: position ``first``
         # row r sees positions low[r] .. high[r] - 1 (int32 arrays); ``masked``: whether any row sees less than all
         scores(q, keys, n_keys, p)
-        for r in range(rows):
+        for r in range(rolled(rows)):
             row = p + r * score_bytes
             best = splat(MASKED, F)
             if masked:
@@ -256,7 +257,7 @@ def _online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any
                     alpha = np.float32(0)
                 store(m + 4 * r, np.float32(now))
                 store(l + 4 * r, np.float32(load(l + 4 * r, "f32") * alpha))
-                for d in range(0, row_bytes, 64):
+                for d in range(0, rolled(row_bytes), 64):
                     store(o + r * row_bytes + d, load(o + r * row_bytes + d, F) * splat(alpha, F))
             store(l + 4 * r, np.float32(load(l + 4 * r, "f32") + sum_of(total)))
         gather(p, values, n_keys, o)
@@ -284,9 +285,9 @@ def make_attention(group: str, size: str, cache: str) -> Any:
 
     @inline
     def clear(o, m, l, rows):
-        for i in range(0, rows * row_bytes, 64):
+        for i in range(0, rolled(rows * row_bytes), 64):
             store(o + i, zero(F))
-        for r in range(rows):
+        for r in range(rolled(rows)):
             store(m + 4 * r, MASKED)
             store(l + 4 * r, np.float32(0))
 
@@ -303,18 +304,18 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         first_chunk = start // CHUNK
         chunks = position // CHUNK - first_chunk + 1
         n_items = kv_heads * chunks
-        for r in range(MICRO_ROWS):
+        for r in range(rolled(MICRO_ROWS)):
             store(low + 4 * r, np.int32(start))
             store(high + 4 * r, np.int32(position + 1))
         for item in range(n_items * thread // n_threads, n_items * (thread + 1) // n_threads):
             h, chunk = item // chunks, first_chunk + item % chunks
             part = arg(op, 11) + (h * arg(op, 12) + chunk - first_chunk) * g * (row_bytes + 64)
             keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
-            for r0 in range(0, g, at_once):
+            for r0 in range(0, rolled(g), at_once):
                 clear(o, m, l, at_once)
                 q = arg(op, 0) + (h * g + r0) * row_bytes
                 if coded:
-                    for r in range(at_once):
+                    for r in range(rolled(at_once)):
                         write_query(q + r * row_bytes, codes + r * row_bytes, padded)
                     q = codes
                 end = smaller((chunk + 1) * CHUNK, position + 1)
@@ -334,9 +335,9 @@ def make_attention(group: str, size: str, cache: str) -> Any:
                         high,
                         key < start or key + n_keys > position + 1,
                     )
-                for r in range(at_once):
+                for r in range(rolled(at_once)):
                     to = part + (r0 + r) * (row_bytes + 64)
-                    for i in range(0, row_bytes, 64):
+                    for i in range(0, rolled(row_bytes), 64):
                         store(to + i, load(o + r * row_bytes + i, F))
                     store(to + row_bytes, load(m + 4 * r, "f32"))
                     store(to + row_bytes + 4, load(l + 4 * r, "f32"))
@@ -358,7 +359,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         for turn in range((n_items - thread + n_threads - 1) // n_threads):
             item = n_items - 1 - thread - turn * n_threads  # the longest first
             h, tile = item % kv_heads, item // kv_heads
-            for r in range(n_rows):
+            for r in range(rolled(n_rows)):
                 t = tile * per_item + r // g
                 at = position + t
                 store(high + 4 * r, np.int32(at + 1) if t < n_tokens else np.int32(0))
@@ -367,7 +368,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
                 if coded:
                     write_query(source, q + r * row_bytes, padded)
                 else:
-                    for i in range(0, row_bytes, 64):
+                    for i in range(0, rolled(row_bytes), 64):
                         store(q + r * row_bytes + i, load(source + i, F))
             clear(o, m, l, n_rows)
             first = position + tile * per_item
@@ -377,7 +378,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
             for key in range(begin, end, KEYS):
                 n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                 masked = key + n_keys > first + 1 or (window > 0 and key < end - window)
-                for r in range(0, n_rows, MICRO_ROWS):
+                for r in range(0, rolled(n_rows), MICRO_ROWS):
                     many(
                         q + r * row_bytes,
                         keys + key * step_bytes,
@@ -392,13 +393,13 @@ def make_attention(group: str, size: str, cache: str) -> Any:
                         high + 4 * r,
                         masked,
                     )
-            for r in range(n_rows):
+            for r in range(rolled(n_rows)):
                 t = tile * per_item + r // g
                 if t < n_tokens:
                     f = np.float32(1) / load(l + 4 * r, "f32")
                     to = arg(op, 7) + t * arg(op, 8) + (h * g + r % g) * n * 4
                     if whole:
-                        for i in range(0, row_bytes, 64):
+                        for i in range(0, rolled(row_bytes), 64):
                             store(to + i, load(o + r * row_bytes + i, F) * splat(f, F))
                     else:
                         for i in range(n):

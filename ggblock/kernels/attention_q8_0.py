@@ -35,6 +35,7 @@ from ..simd.vec import (
     load,
     max_of,
     prefetch,
+    rolled,
     round_even,
     shift_right,
     splat,
@@ -208,12 +209,13 @@ def make_products(size: int, rows: int, block_keys: int, many: bool) -> tuple[An
     wide = MACHINES[MACHINE].lanes >= 16
     micro = rows if wide or rows == 1 else 2 - rows % 2  # rows at once: what the registers hold
     columns = 2 if wide and rows <= 4 else 1
+    even = padded % 32 == 0
     far = 0 if many else max(16384, KEYS // 16 * panel_bytes)  # see ``attention``
 
     @inline
     def scores(q, keys, n_keys, p):
         for j in range(0, n_keys, 16):
-            for r in range(0, rows, micro):
+            for r in range(0, rolled(rows), micro):
                 panel, to = keys + j // 16 * panel_bytes, p + 4 * j + r * score_bytes
                 key_dots(q + r * row_bytes, panel, to, score_bytes, padded, micro, far)
 
@@ -223,18 +225,18 @@ def make_products(size: int, rows: int, block_keys: int, many: bool) -> tuple[An
         if far:
             for j in range(0, n_keys, 16):
                 prefetch(values + j // 16 * panel_bytes + far)
-        for d in range(0, padded, 32):
-            for r in range(rows):
+        for d in range(0, rolled(padded), 32):
+            for r in range(rolled(rows)):
                 w, to = p + r * score_bytes, codes + r * weight_bytes
                 write_weights(w, values + d, panel_bytes, n_keys, block_keys, to)
             first = values + 32 * n32 + d * 16
-            for r in range(0, rows, micro):
+            for r in range(0, rolled(rows), micro):
                 w, to = codes + r * weight_bytes, o + 4 * d + r * row_bytes
-                if columns == 2 and d + 32 <= padded:
+                if columns == 2 and (even or d + 32 <= padded):
                     value_dots(w, block_keys, first, n_keys // 16, to, padded, 2, micro, far)
                 else:
                     value_dots(w, block_keys, first, n_keys // 16, to, padded, 1, micro, far)
-                    if d + 32 <= padded:
+                    if even or d + 32 <= padded:
                         value_dots(w, block_keys, first + 256, n_keys // 16, to + 64, padded, 1, micro, far)
 
     return scores, gather

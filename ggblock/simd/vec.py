@@ -391,6 +391,17 @@ def atomic_store(typingctx, address, value):
 
 
 @intrinsic
+def rolled(typingctx, n):
+    """``n``, an int64, by a way that LLVM does not see through: a loop over ``range(rolled(8))`` stays one loop. Where
+    its body is long, eight copies of it take long to compile and are no faster."""
+
+    def codegen(c, builder, s, args):
+        return builder.asm(ir.FunctionType(args[0].type, [args[0].type]), "", "=r,0", [args[0]], False)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def pause(typingctx):
     """The processor's hint that this thread is spinning."""
 
