@@ -8,6 +8,7 @@ CODES = tuple(ABOVE + v for v in (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6
 
 
 class MXFP4(Family):
+    max_code = 2 * ABOVE
     n_bytes = 17
 
     def prepare(self, e, p):

@@ -5,6 +5,7 @@ from .mxfp4 import ABOVE, CODES
 
 class NVFP4(RaggedFamily):
     name = "nvfp4"
+    max_code = 2 * ABOVE
     sub = 16
 
     def prepare(self, e, p):

@@ -4,6 +4,7 @@ from .families import RaggedFamily
 
 class Q1_0(RaggedFamily):
     name = "q1_0"
+    max_code = 1
 
     def prepare(self, e, p):
         d = e.half_load(p, 0)

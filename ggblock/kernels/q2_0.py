@@ -4,6 +4,7 @@ from .families import RaggedFamily
 
 class Q2_0(RaggedFamily):
     name = "q2_0"
+    max_code = 3
 
     def prepare(self, e, p):
         d = e.half_load(p, 0)

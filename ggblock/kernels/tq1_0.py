@@ -16,6 +16,7 @@ def digit(e, byte, n):
 
 class TQ1_0(RaggedFamily):
     name = "tq1_0"
+    max_code = 2
 
     def prepare(self, e, p):
         d = e.half_load(p, self.at("d"))

@@ -4,6 +4,7 @@ from .families import RaggedFamily
 
 class TQ2_0(RaggedFamily):
     name = "tq2_0"
+    max_code = 3
 
     def prepare(self, e, p):
         d = e.half_load(p, self.at("d"))
