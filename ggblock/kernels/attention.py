@@ -76,7 +76,10 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
         add,
         ahead,
     )
-    chains = max(1, 8 // (r * p))  # independent sums, so that few rows do not wait for the adder
+    # independent sums, so that few rows do not wait for the adder: 8 registers hide its 4 cycles; where a vector takes
+    # several registers 12, which leaves 4 of 16 for operands (two sums a row of 4 spilled on AVX2: 30 % slower)
+    lanes = MACHINES[MACHINE].lanes
+    chains = max(1, (8 if lanes == 16 else 12) * lanes // (16 * r * p))
     line = max(1, 64 // sb)
 
     def codegen(c_, builder, s, args):

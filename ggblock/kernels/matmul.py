@@ -67,6 +67,8 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
     machines of 8 lanes and keeps codes and activations on the stack meanwhile (Q4_K on AVX2, one core of Zen 4: 17 GB/s
     instead of 22, 66 G multiply-adds a second instead of 99).
     """
+    if len(bases) > 1 and tokens > 1 and e.machine.pins:  # accumulators of both terms are more than the registers
+        return [dots for base in bases for dots in _dots(e, fam, p, (base,), s, tokens)]
     groups = fam.sub // 4
     dot = e.dot_ss if fam.signed else e.dot_us
     narrow = None if fam.signed else e.machine.narrow
