@@ -2,12 +2,17 @@
 
 ``tile_assembly`` emits a tile of one block family straight into an LLVM module. ``main`` compiles a whole kernel
 through Numba with the machine "neon" in place of this one, and stops before Numba would make code for this CPU: it
-is run in a process of its own (``python -m tests.kernels.foreign NAME...``) and prints assembly.
+is run in a process of its own (``python -m tests.kernels.foreign NAME...``) and prints assembly, which
+``whole_kernels`` returns.
 """
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -91,9 +96,30 @@ def main(names: list[str]) -> None:
     _stop_before_code()
     for name in names:
         try:
-            jit.compile_kernel(registry.build(name))
+            jit.compile_kernel(registry.build(name), strict=registry.is_strict(name))
         except Stopped as stopped:
             print(f"==== {name}\n{assembly(str(stopped), 'neon')}")
+
+
+def whole_kernels(names: Sequence[str], timeout_s: float = 600) -> dict[str, str]:
+    """AArch64 assembly of each of ``names``, by name. Nothing of this CPU may be left in a kernel: one that calls more
+    than the C library's functions for memory, and its own parts, fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kernels.foreign", *names],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=timeout_s,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    parts = re.split(r"^==== (.*)\n", done.stdout, flags=re.MULTILINE)
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(found) == list(names)
+    for name, text in found.items():
+        called = re.findall(r"^\s+bl\s+(\S+)", text, re.MULTILINE)
+        outside = {n for n in called if n not in ("memset", "memcpy", "memmove") and f"\n{n}:" not in text}
+        assert not outside, f"{name} calls {outside}"
+    return found
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from ggblock.kernels import families
 
 from .conftest import TYPES, other_machines, run_on
-from .foreign import tile_assembly
+from .foreign import tile_assembly, whole_kernels
 
 CODED = tuple(name for name in families.FAMILIES if isinstance(families.family(name), families.Family))
 FLOATS = tuple(name for name in families.FAMILIES if name not in CODED)
@@ -74,22 +72,6 @@ NEON_KERNELS = {  # kernel -> what its assembly must contain
 
 
 def test_whole_kernels_compile_for_aarch64() -> None:
-    """Numba's front end with the machine "neon", LLVM's back end for AArch64: nothing of x86 is left in a kernel."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kernels.foreign", *NEON_KERNELS],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    parts = re.split(r"^==== (.*)\n", done.stdout, flags=re.MULTILINE)
-    found = dict(zip(parts[1::2], parts[2::2], strict=True))
-    assert list(found) == list(NEON_KERNELS)
-    for name, text in found.items():
+    """Numba's front end with the machine "neon", LLVM's back end for AArch64. All kernels: ``test_aarch64``."""
+    for name, text in whole_kernels(list(NEON_KERNELS)).items():
         assert re.search(NEON_KERNELS[name], text), name
-        called = re.findall(r"^\s+bl\s+(\S+)", text, re.MULTILINE)  # the entry calls the kernel's own function
-        outside = [
-            n for n in called if n not in ("memset", "memcpy", "memmove") and "make_" not in n and "_writer" not in n
-        ]
-        assert not outside, f"{name} calls {outside}"
