@@ -14,7 +14,7 @@ class Expanded(Family):
     def prepare(self, e, p):
         return None
 
-    def scale(self, e, p, shared, s):
+    def parts(self, e, p, shared, s):
         return e.load(p, 64 * s, "f32x16"), None
 
     def codes(self, e, p, s, k):

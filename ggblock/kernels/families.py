@@ -22,15 +22,31 @@ class Family:
     n_bytes = 0         # bytes a block
     sub = 32            # weights that share a scale and an offset
     max_code = 127      # no code is larger, unless signed
+    zero = 0.0          # what is taken off a code
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
 
     def prepare(self, e: Any, p: Any) -> Any:
         """What all sub-blocks of a block share; handed back to ``scale``."""
         return e.half_load(p, 0)
 
-    def scale(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
-        """(scale, offset) of sub-block ``s``, each <16 x float>; offset may be None."""
+    def whole(self, e: Any, shared: Any) -> tuple[Any, Any] | None:
+        """Factors of the scales and offsets of all sub-blocks, which ``parts`` leaves out; or None."""
+        return None
+
+    def parts(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
+        """(scale, offset) of sub-block ``s``, each <16 x float>, without the factors of ``whole``. Where offset is
+        None, a weight is ``(code - zero) * scale``."""
         raise AttributeError
+
+    def scale(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
+        """(scale, offset) of sub-block ``s``, complete: a weight is ``code * scale + offset``; offset may be None."""
+        (scale, offset), whole = self.parts(e, p, shared, s), self.whole(e, shared)
+        if whole:
+            scale = e.b.fmul(whole[0], scale)
+            offset = None if offset is None else e.b.fmul(whole[1], offset)
+        if self.zero:
+            offset = e.b.fmul(scale, e.const("f32x16", -self.zero))
+        return scale, offset
 
     def codes(self, e: Any, p: Any, s: int, k: int) -> Any:
         """Codes of weights ``4 k .. 4 k + 3`` of sub-block ``s``: <64 x i8>, row-major 16 x 4; at most 127, unsigned,

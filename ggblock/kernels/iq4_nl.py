@@ -9,7 +9,7 @@ class IQ4_NL(Family):
     n_bytes = 18
     signed = True
 
-    def scale(self, e, p, d, s):
+    def parts(self, e, p, d, s):
         return d, None
 
     def codes(self, e, p, s, k):

@@ -12,13 +12,16 @@ class IQ4_XS(RaggedFamily):
         high = e.load(p, self.at("scales_h"), "i16x16")      # bits 2 s, 2 s + 1: the top of scale s
         return e.half_load(p, self.at("d")), e.b.zext(high, wide)
 
-    def scale(self, e, p, shared, s):
-        d, high = shared
+    def whole(self, e, shared):
+        return shared[0], None
+
+    def parts(self, e, p, shared, s):
+        high = shared[1]
         low = e.b.zext(e.load(p, self.at("scales_l", s // 2), "i8x16"), high.type)
         low = e.and_(e.lshr(low, 4 * (s % 2)), 15)
         high = e.shl(e.and_(e.lshr(high, 2 * s), 3), 4)
         sc = e.b.sub(e.b.or_(low, high), e.const("i32x16", 32))
-        return e.b.fmul(d, e.i_to_f32(sc)), None
+        return e.i_to_f32(sc), None
 
     def codes(self, e, p, s, k):
         return e.lookup16(LEVELS, self.planes(e, p, "qs", 32 * s + 4 * k))

@@ -10,6 +10,7 @@ CODES = tuple(ABOVE + v for v in (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6
 class MXFP4(Family):
     max_code = 2 * ABOVE
     n_bytes = 17
+    zero = float(ABOVE)
 
     def prepare(self, e, p):
         i32 = e.zero("i32x16").type
@@ -20,8 +21,8 @@ class MXFP4(Family):
         is_small = e.b.icmp_unsigned("<", exponent, e.const("i32x16", 2))
         return e.bitcast(e.b.select(is_small, small, normal), "f32x16")
 
-    def scale(self, e, p, scale, s):
-        return scale, e.b.fmul(scale, e.const("f32x16", -float(ABOVE)))
+    def parts(self, e, p, scale, s):
+        return scale, None
 
     def codes(self, e, p, s, k):
         return e.lookup16(CODES, nibbles(e, p, 1, k))

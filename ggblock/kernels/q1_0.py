@@ -5,13 +5,14 @@ from .families import RaggedFamily
 class Q1_0(RaggedFamily):
     name = "q1_0"
     max_code = 1
+    zero = 0.5
 
     def prepare(self, e, p):
         d = e.half_load(p, 0)
-        return e.b.fadd(d, d), e.b.fneg(d)
+        return e.b.fadd(d, d)
 
-    def scale(self, e, p, shared, s):
-        return shared
+    def parts(self, e, p, twice, s):
+        return twice, None
 
     def codes(self, e, p, s, k):
         if self.is_tail:

@@ -5,13 +5,10 @@ from .families import RaggedFamily
 class Q2_0(RaggedFamily):
     name = "q2_0"
     max_code = 3
+    zero = 1.0
 
-    def prepare(self, e, p):
-        d = e.half_load(p, 0)
-        return d, e.b.fneg(d)
-
-    def scale(self, e, p, shared, s):
-        return shared
+    def parts(self, e, p, d, s):
+        return d, None
 
     def codes(self, e, p, s, k):
         if self.is_tail:

@@ -10,10 +10,12 @@ class Q2_K(RaggedFamily):
     def prepare(self, e, p):
         return e.half_load(p, self.at("d")), e.b.fneg(e.half_load(p, self.at("dmin")))
 
-    def scale(self, e, p, shared, s):
-        d, minus_dmin = shared
+    def whole(self, e, shared):
+        return shared
+
+    def parts(self, e, p, shared, s):
         both = e.b.zext(e.load(p, self.at("scales", s), "i8x16"), e.zero("i32x16").type)
-        return e.b.fmul(d, e.u_to_f32(e.and_(both, 15))), e.b.fmul(minus_dmin, e.u_to_f32(e.lshr(both, 4)))
+        return e.u_to_f32(e.and_(both, 15)), e.u_to_f32(e.lshr(both, 4))
 
     def codes(self, e, p, s, k):
         return self.planes(e, p, "qs", 16 * s + 4 * k)

@@ -7,6 +7,7 @@ class Q3_K(RaggedFamily):
     name = "q3_k"
     max_code = 7
     sub = 16
+    zero = 4.0
 
     def prepare(self, e, p):
         # four scales of 16 rows each; low nibbles: scales 0-3 and 4-7, then 8-11 and 12-15 above them
@@ -17,11 +18,12 @@ class Q3_K(RaggedFamily):
         scales = [e.b.or_(e.bytes_lshr(low[i % 2], 4 * (i // 2), 15), high[i]) for i in range(4)]
         return e.half_load(p, self.at("d")), scales
 
-    def scale(self, e, p, shared, s):
-        d, scales = shared
-        sc = e.u_to_f32(e.part(scales[s // 4], 16 * (s % 4), 16))
-        scale = e.b.fmul(d, e.b.fsub(sc, e.const("f32x16", 32.0)))
-        return scale, e.b.fmul(scale, e.const("f32x16", -4.0))
+    def whole(self, e, shared):
+        return shared[0], None
+
+    def parts(self, e, p, shared, s):
+        sc = e.u_to_f32(e.part(shared[1][s // 4], 16 * (s % 4), 16))
+        return e.b.fsub(sc, e.const("f32x16", 32.0)), None
 
     def codes(self, e, p, s, k):
         j = 16 * s + 4 * k

@@ -11,9 +11,10 @@ def nibbles(e, p, first, k):
 class Q4_0(Family):
     max_code = 15
     n_bytes = 18
+    zero = 8.0
 
-    def scale(self, e, p, d, s):
-        return d, e.b.fmul(d, e.const("f32x16", -8.0))
+    def parts(self, e, p, d, s):
+        return d, None
 
     def codes(self, e, p, s, k):
         return nibbles(e, p, 2, k)

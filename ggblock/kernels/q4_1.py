@@ -7,7 +7,7 @@ class Q4_1(Family):
     max_code = 15
     n_bytes = 20
 
-    def scale(self, e, p, d, s):
+    def parts(self, e, p, d, s):
         return d, e.half_load(p, 32)
 
     def codes(self, e, p, s, k):

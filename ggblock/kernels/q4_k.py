@@ -21,12 +21,13 @@ class Q4_K(RaggedFamily):
 
     def prepare(self, e, p):
         d, dmin = e.half_load(p, self.at("d")), e.half_load(p, self.at("dmin"))
-        return (d, e.b.fneg(dmin), *scales_and_mins(e, p, self.fields["scales"].offset))
+        return (d, e.b.fneg(dmin)), scales_and_mins(e, p, self.fields["scales"].offset)
 
-    def scale(self, e, p, shared, s):
-        d, minus_dmin, sc, mn = shared
-        sc, mn = (e.u_to_f32(e.part(v[s // 4], 16 * (s % 4), 16)) for v in (sc, mn))
-        return e.b.fmul(d, sc), e.b.fmul(minus_dmin, mn)
+    def whole(self, e, shared):
+        return shared[0]
+
+    def parts(self, e, p, shared, s):
+        return tuple(e.u_to_f32(e.part(v[s // 4], 16 * (s % 4), 16)) for v in shared[1])
 
     def codes(self, e, p, s, k):
         return self.planes(e, p, "qs", 32 * s + 4 * k)

@@ -15,9 +15,10 @@ def fifth_bits(e, p, first, k):
 class Q5_0(Family):
     max_code = 31
     n_bytes = 22
+    zero = 16.0
 
-    def scale(self, e, p, d, s):
-        return d, e.b.fmul(d, e.const("f32x16", -16.0))
+    def parts(self, e, p, d, s):
+        return d, None
 
     def codes(self, e, p, s, k):
         return e.b.or_(nibbles(e, p, 6, k), fifth_bits(e, p, 2, k))

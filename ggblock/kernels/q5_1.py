@@ -8,7 +8,7 @@ class Q5_1(Family):
     max_code = 31
     n_bytes = 24
 
-    def scale(self, e, p, d, s):
+    def parts(self, e, p, d, s):
         return d, e.half_load(p, 32)
 
     def codes(self, e, p, s, k):

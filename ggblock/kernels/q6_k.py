@@ -6,13 +6,16 @@ class Q6_K(RaggedFamily):
     name = "q6_k"
     max_code = 63
     sub = 16
+    zero = 32.0
 
     def prepare(self, e, p):
         return e.half_load(p, self.at("d"))
 
-    def scale(self, e, p, d, s):
-        scale = e.b.fmul(d, e.i_to_f32(e.load(p, self.at("scales", s), "i8x16")))
-        return scale, e.b.fmul(scale, e.const("f32x16", -32.0))
+    def whole(self, e, d):
+        return d, None
+
+    def parts(self, e, p, d, s):
+        return e.i_to_f32(e.load(p, self.at("scales", s), "i8x16")), None
 
     def codes(self, e, p, s, k):
         j = 16 * s + 4 * k

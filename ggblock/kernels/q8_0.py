@@ -6,7 +6,7 @@ class Q8_0(Family):
     n_bytes = 34
     signed = True
 
-    def scale(self, e, p, d, s):
+    def parts(self, e, p, d, s):
         return d, None
 
     def codes(self, e, p, s, k):

@@ -17,13 +17,13 @@ def digit(e, byte, n):
 class TQ1_0(RaggedFamily):
     name = "tq1_0"
     max_code = 2
+    zero = 1.0
 
     def prepare(self, e, p):
-        d = e.half_load(p, self.at("d"))
-        return d, e.b.fneg(d)
+        return e.half_load(p, self.at("d"))
 
-    def scale(self, e, p, shared, s):
-        return shared
+    def parts(self, e, p, d, s):
+        return d, None
 
     def codes(self, e, p, s, k):
         if self.is_tail:                # one run of bytes for all weights

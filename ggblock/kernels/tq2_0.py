@@ -5,13 +5,13 @@ from .families import RaggedFamily
 class TQ2_0(RaggedFamily):
     name = "tq2_0"
     max_code = 3
+    zero = 1.0
 
     def prepare(self, e, p):
-        d = e.half_load(p, self.at("d"))
-        return d, e.b.fneg(d)
+        return e.half_load(p, self.at("d"))
 
-    def scale(self, e, p, shared, s):
-        return shared
+    def parts(self, e, p, d, s):
+        return d, None
 
     def codes(self, e, p, s, k):
         return self.planes(e, p, "qs", 32 * s + 4 * k)
