@@ -53,6 +53,10 @@ class Family:
         unless ``signed``."""
         raise AttributeError
 
+    def raised_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
+        """The codes of a ``signed`` family plus 128, as unsigned bytes: for machines with a ``signed_bias``."""
+        return e.b.xor(self.codes(e, p, s, k), e.const("i8x64", -128))
+
     def lines(self) -> int:
         """Cache lines of a panel block."""
         return -(-self.n_bytes * 16 // 64)

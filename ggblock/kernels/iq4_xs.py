@@ -1,6 +1,6 @@
 """IQ4_XS: 8 sub-blocks of 32; ``d * (sc - 32) * level`` with the levels of IQ4_NL and 6-bit scales."""
 from .families import RaggedFamily
-from .iq4_nl import LEVELS
+from .iq4_nl import LEVELS, RAISED
 
 
 class IQ4_XS(RaggedFamily):
@@ -25,6 +25,9 @@ class IQ4_XS(RaggedFamily):
 
     def codes(self, e, p, s, k):
         return e.lookup16(LEVELS, self.planes(e, p, "qs", 32 * s + 4 * k))
+
+    def raised_codes(self, e, p, s, k):
+        return e.lookup16(RAISED, self.planes(e, p, "qs", 32 * s + 4 * k))
 
 
 FAMILY = IQ4_XS()

@@ -82,7 +82,8 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
     if len(bases) > 1 and tokens > 1 and e.machine.pins:  # accumulators of both terms are more than the registers
         return [dots for base in bases for dots in _dots(e, fam, p, (base,), s, tokens)]
     groups = fam.sub // 4
-    dot = e.dot_ss if fam.signed else e.dot_us
+    raised = fam.signed and e.machine.signed_bias
+    dot = e.dot_ss if fam.signed and not raised else e.dot_us
     narrow = None if fam.signed else e.machine.narrow
     # groups of four whose products, two to a lane, cannot leave int16
     together = 32767 // (2 * 127 * fam.max_code) if narrow else 1
@@ -90,7 +91,7 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
     for first in range(0, groups, together):
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
         for k in range(first, min(groups, first + together)):
-            codes = fam.codes(e, p, s, k)
+            codes = fam.raised_codes(e, p, s, k) if raised else fam.codes(e, p, s, k)
             for t in range(tokens):
                 at = ((s * groups + k) * tokens + t) * 4
                 for term, base in enumerate(bases):
