@@ -106,9 +106,7 @@ def main() -> int:
     for name in models:
         lines += report(args, samples, name)
     lines += ["", f"Tokens a second, medians of {args.rounds} rounds; busy: {os.cpu_count()} spinning processes.", ""]
-    print("\n".join(lines))
-    if not args.no_record:
-        machine.append(lines)
+    machine.publish(lines, record=not args.no_record)
     return 0
 
 

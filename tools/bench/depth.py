@@ -167,9 +167,7 @@ def main() -> int:
         lines += report(args, model)
     others = (machine.busy_s() - busy - (time.process_time() - own)) / (time.perf_counter() - begin)
     lines.append(f"Medians of {args.rounds} rounds; meanwhile others used {max(0.0, others):.2f} cores.")
-    print("\n".join(lines))
-    if args.record:
-        machine.append(lines)
+    machine.publish(lines, record=args.record)
     return 0 if not any(line.startswith("- FAIL") for line in lines) else 1
 
 

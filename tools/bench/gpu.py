@@ -212,9 +212,7 @@ def main() -> None:
     ]  # fmt: skip
     for path in arguments.models:
         lines += report(path, roof, peak, arguments.torch)
-    print("\n".join(lines))
-    if arguments.record:
-        machine.append(lines)
+    machine.publish(lines, record=arguments.record)
 
 
 if __name__ == "__main__":

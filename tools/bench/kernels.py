@@ -249,9 +249,7 @@ def main() -> int:
 
         lines = tables.heading("kernels", note=args.note) + table(rows)
         lines += ["", f"Decode over {args.mb} MB on {args.threads} threads; goal {GOAL:.0%} of the roof.", ""]
-        print("\n".join(lines))
-        if args.record:
-            machine.append(lines)
+        machine.publish(lines, record=args.record)
     return 0
 
 

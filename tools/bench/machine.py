@@ -80,6 +80,13 @@ def append(lines: Sequence[str]) -> None:
         out.write("\n" + "\n".join(lines).strip("\n") + "\n")
 
 
+def publish(lines: Sequence[str], record: bool) -> None:
+    """Print a record and, where asked to, append it."""
+    print("\n".join(lines))
+    if record:
+        append(lines)
+
+
 def busy_s() -> float:
     """Seconds of CPU time that the whole machine has spent working since it started (0 where it cannot be known)."""
     stat = Path("/proc/stat")

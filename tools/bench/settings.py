@@ -75,9 +75,7 @@ def main() -> int:
             f"| {p['same_top1']:.1%} / {d['same_top1']:.1%} | {found['kv_bytes'] / 1e6:.0f} |"
         )
         print(lines[-1], file=sys.stderr, flush=True)
-    print("\n".join(lines))
-    if args.record:
-        machine.append(lines)
+    machine.publish(lines, record=args.record)
     return 0
 
 

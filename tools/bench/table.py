@@ -278,9 +278,7 @@ def main() -> int:
         f"{args.rounds} alternating rounds, {args.threads} threads; meanwhile others used {median(noise):.2f} cores "
         f"(at most {max(noise):.2f})."
     )
-    print("\n".join(lines))
-    if not args.no_record:
-        machine.append(lines)
+    machine.publish(lines, record=not args.no_record)
     return 0
 
 
