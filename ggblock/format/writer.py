@@ -2,13 +2,15 @@
 
 The bytes go to a temporary file beside the target, which takes the target's name only when it is complete and on the
 disk. Whatever stops the writer before that (an exception, Ctrl-C, a full disk) removes the temporary file and leaves
-an older target as it was; only a killed process or a power cut can leave a ``.NAME.*.tmp`` behind.
+an older target as it was; only a killed process or a power cut can leave a ``.NAME.*.tmp`` behind. Ctrl-C may come
+between any two steps, even before ``with`` has begun: then the file goes with the writer, at the latest at exit.
 """
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -175,6 +177,7 @@ class GgufWriter:
                 )
             # Not tempfile: its files are private to the user, ours get the usual permissions.
             self._temporary = os.path.join(folder, f".{name[:40]}.{os.urandom(6).hex()}.tmp")
+            self._last_resort = weakref.finalize(self, _remove, self._temporary)
             self._stream = open(self._temporary, "xb")
         except OSError as fault:
             raise self._named(fault) from None
@@ -352,6 +355,7 @@ class GgufWriter:
         except OSError as fault:
             raise self._named(fault) from None
         self._stream = None
+        self._last_resort.detach()
         _sync_folder(os.path.dirname(self._target))
 
     def _abandon(self) -> None:
@@ -360,8 +364,13 @@ class GgufWriter:
         if stream is not None:
             with suppress(OSError):
                 stream.close()  # flushes, which fails again on a full disk
-            with suppress(OSError):
-                os.unlink(self._temporary)
+            _remove(self._temporary)
+            self._last_resort.detach()
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _padded(n_bytes: int, alignment: int) -> int:

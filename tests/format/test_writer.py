@@ -1,13 +1,15 @@
 """The writer: what it writes is read back, it is atomic, and it names every fault."""
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
 import signal
 import struct
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 
 import gguf
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 
 import ggblock
 from ggblock import errors
-from ggblock.format import GgufWriter, TensorSpec, Typed, limits
+from ggblock.format import GgufWriter, TensorSpec, Typed, limits, writer
 
 from . import craft
 
@@ -207,6 +209,42 @@ def test_a_real_interrupt(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt), GgufWriter(tmp_path / "m.gguf", KEYS, [TensorSpec("w", "f32", (64,))]):
         signal.raise_signal(signal.SIGINT)
     assert left_over(tmp_path) == []
+
+
+def test_an_interrupt_before_any_line_leaves_nothing(tmp_path: Path):
+    """Ctrl-C as it may really come: before every single line that the writer runs, in turn."""
+    path = tmp_path / "m.gguf"
+
+    def interrupted(at: int) -> int:
+        """Write a file, interrupted before line ``at`` of the writer; how many lines there were."""
+        n = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> object:
+            nonlocal n
+            if frame.f_code.co_filename != writer.__file__:
+                return None
+            n += event == "line"
+            if n == at and event == "line":
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            with GgufWriter(path, KEYS, [TensorSpec("w", "f32", (2, 64))]) as out:
+                out.write("w", W[:2])
+        finally:
+            sys.settrace(None)
+        return n
+
+    lines = interrupted(0)
+    assert lines > 100 and left_over(tmp_path) == ["m.gguf"]
+    for at in range(1, lines + 1):
+        path.write_bytes(b"old")
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(at)
+        gc.collect()
+        assert left_over(tmp_path) == ["m.gguf"], at
+        assert path.read_bytes() == b"old" or path.stat().st_size > 512, at
 
 
 def test_missing_tensors_are_an_error(tmp_path: Path):
