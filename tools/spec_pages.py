@@ -40,15 +40,22 @@ def errors_table() -> str:
     return "\n".join(lines).rstrip()
 
 
+def _run(first: int, n_bytes: int, width: int, second: int | None = None) -> str:
+    """A run of units: the bytes of the block, and their width."""
+    places = (first,) if second is None else (first, second)
+    spans = " and ".join(f"{o}-{o + n_bytes - 1}" if n_bytes > 1 else f"{o}" for o in places)
+    return f"{spans}{' by turns' if second is not None else ''} × {width}"
+
+
 def panels_table() -> str:
     """Units of a block by type; neighbours with the same units share a line."""
-    lines, before = ["| type | units of a block: bytes × width |", "|---|---|"], None
+    lines, before = ["| type | runs of units, in their order: bytes of the block × width |", "|---|---|"], None
     for entry in read_toml("panels")["types"]:
         name, runs = entry["name"], entry["units"]
         if runs == before:
             lines[-1] = lines[-1].replace(" |", f", {name} |", 1)
         else:
-            lines.append(f"| {name} | {', '.join(f'{n} × {width}' for n, width in runs)} |")
+            lines.append(f"| {name} | {', '.join(_run(*run) for run in runs)} |")
         before = runs
     return "\n".join(lines)
 

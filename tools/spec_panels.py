@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,17 @@ def tail(spec: dict[str, Any], entry: dict[str, Any], m: int) -> dict[str, Any]:
         at += n_bytes
     return spec | {
         "block_size": m, "block_bytes": at, "fields": fields,
-        "units": [[field["bytes"], row["width"]] for field, row in zip(fields, table["fields"])],
+        "units": [[field["offset"], field["bytes"], row["width"]] for field, row in zip(fields, table["fields"])],
         "decode": [f"m = {m}", *table.get("decode", spec["decode"])],
     }
+
+
+def units(runs: list[list[int]]) -> Iterator[tuple[int, int]]:
+    """The units of a block in the order of the panel block: byte of the block, width."""
+    for first, n_bytes, width, *second in runs:
+        for i in range(0, n_bytes, width):
+            for place in (first, *second):
+                yield place + i, width
 
 
 def pieces(spec: dict[str, Any], entry: dict[str, Any], n_cols: int) -> list[dict[str, Any]]:
@@ -67,13 +76,11 @@ def to_panels(rows: list[bytes], row: list[dict[str, Any]], lanes: int = 16) -> 
         raw = raw.ljust(n_bytes, b"\0")
         start = 0
         for piece in row:
-            at = start
-            base = r // lanes * lanes * n_bytes + lanes * start
-            for run, width in piece["units"]:
-                for o in range(at, at + run, width):
-                    to = base + lanes * (o - start) + width * (r % lanes)
-                    out[to : to + width] = raw[o : o + width]
-                at += run
+            at = r // lanes * lanes * n_bytes + lanes * start
+            for o, width in units(piece["units"]):
+                to = at + width * (r % lanes)
+                out[to : to + width] = raw[start + o : start + o + width]
+                at += lanes * width
             start += piece["block_bytes"]
     return bytes(out)
 

@@ -217,15 +217,13 @@ def rows_of_panels(raw: np.ndarray, name: str, n_rows: int, n_cols: int) -> np.n
     for first in range(0, n_rows, lanes):
         panel: list[list[np.ndarray]] = [[] for _ in range(lanes)]
         for piece in pieces:
-            size = piece["block_bytes"]
-            panel_block, at = raw[at : at + lanes * size], at + lanes * size
+            blocks = np.empty((lanes, piece["block_bytes"]), np.uint8)
+            for o, u in spec_panels.units(piece["units"]):
+                for r in range(lanes):
+                    blocks[r, o : o + u] = raw[at + u * r : at + u * r + u]
+                at += lanes * u
             for r in range(lanes):
-                o = 0
-                for run, u in piece["units"]:
-                    for unit in range(o, o + run, u):
-                        start = lanes * unit + u * r
-                        panel[r].append(panel_block[start : start + u])
-                    o += run
+                panel[r].append(blocks[r])
         rows += [np.concatenate(row) for row in panel[: n_rows - first]]
     return np.stack(rows)[:, : row_bytes(name, n_cols, True)]  # rows of floats were filled up
 

@@ -121,7 +121,7 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
 def repack(w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team) -> None:
     """Interleaves ``rows`` (from a multiple of a panel's on) at address ``to``, on all threads of ``team``."""
     units = panels.UNITS[w.family]
-    table = np.zeros(1 + 2 * len(units), np.int64)  # eight zero bytes first: see the kernel
+    table = np.zeros(1 + 3 * len(units), np.int64)  # eight zero bytes first: see the kernel
     table[1:] = np.array(units).reshape(-1)
     row = np.zeros(fields.ROW, np.int64)
     row[fields.KERNEL] = kernels(["repack"])["repack"]

@@ -16,7 +16,7 @@ OLD_ALIGNMENT = PREFIX + "alignment"
 #: Every GGB file's ``general.alignment``, bytes.
 ALIGNMENT = 64
 #: The version that is written, and the only one that is read.
-WRITE_VERSION = 1
+WRITE_VERSION = 2
 
 _ALIGNMENT = "general.alignment"
 
@@ -62,7 +62,9 @@ def check(values: Mapping[str, Typed], path: str, *, in_panels: bool, big_endian
         raise errors.WrongKeyKind("the profile's version is no u32", file=path, where=VERSION, expected="u32",
                                   actual=version.kind)
     if version.value != WRITE_VERSION:
-        raise errors.UnsupportedVersion("a GGB file of a version that this reader does not know", file=path,
+        older = isinstance(version.value, int) and version.value < WRITE_VERSION
+        way = "convert it again from what it was made of" if older else "a newer ggblock may read it"
+        raise errors.UnsupportedVersion(f"a GGB file of a version that this reader does not know; {way}", file=path,
                                         where=VERSION, expected=WRITE_VERSION, actual=version.value)
     if big_endian:
         raise errors.UnsupportedVersion("GGB files are little-endian", file=path, where=VERSION, expected="little",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import errors
-from ..blocks.base import U8
+from ..blocks.base import U8, BlockType
 from ..format import panels
 from ..format.reader import Tensor
 
@@ -24,6 +24,7 @@ class Placement:
     ``row``, ``block``: which one (of how many a row: ``blocks_per_row``). ``data``: uint8 (block_bytes,), in the order
     of the type's layout. ``offsets``: place of each byte in ``path``. ``n_weights``: weights of the block that the row
     uses, from the first. ``first_column``: the column of its first weight. ``order``: name of the byte order.
+    ``seams``: bytes of the block at which a run of the order's table begins.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Placement:
     n_weights: int
     order: str = "rows"
     first_column: int = 0
+    seams: frozenset[int] = frozenset()
 
     @property
     def is_contiguous(self) -> bool:
@@ -48,11 +50,11 @@ class Placement:
 
     @property
     def runs(self) -> list[Run]:
-        """The bytes as runs of units that lie at equal distances, in the order of the block's bytes."""
+        """The bytes as runs of units that lie at equal distances, in the order of the block's bytes; cut at seams."""
         runs: list[Run] = []
         for first, width, start in _units(self.offsets):
             last = runs[-1] if runs else None
-            if last and last.width == width:
+            if last and last.width == width and first not in self.seams:
                 step = start - last.start - (last.count - 1) * last.step
                 if last.count == 1 or step == last.step:
                     runs[-1] = Run(last.first, last.count + 1, width, last.start, step)
@@ -99,28 +101,21 @@ def in_panels(tensor: Tensor, row: int | None, block: int) -> Placement:
     name, size, kind = tensor.type.name, tensor.type.block_bytes, tensor.row.type_of(block)
     panel, lane = divmod(row, panels.ROWS)
     # Of float types 8 weights, each a block of its own, share a panel block; the tail of a ragged row has its own.
-    unit_bytes, units = panels.block_bytes(name), panels.units(kind)
+    unit_bytes, places, widths = panels.block_bytes(name), panels.places(kind), panels.widths(kind)
     within = []
     for byte in range(block * size, block * size + kind.block_bytes):
         column, at = divmod(byte, unit_bytes)
-        start, width = _unit(units, at)
-        within.append(panels.ROWS * (column * unit_bytes + start) + width * lane + at - start)
+        within.append(panels.ROWS * column * unit_bytes + places[at] + widths[at] * lane)
     data = np.array(tensor.panels[panel, within])
     first = tensor.offset_bytes + panel * panels.panel_bytes(name, tensor.row_bytes)
     return Placement(
         tensor.path, row, block, per_row, data, [first + each for each in within], kind.block_size,
-        "panels", block * tensor.type.block_size,
+        "panels", block * tensor.type.block_size, _seams(kind),
     )
 
 
-def _unit(units: tuple[tuple[int, int], ...], byte: int) -> tuple[int, int]:
-    """The unit that byte ``byte`` of a block belongs to: its first byte, and its width."""
-    at = 0
-    for n_bytes, width in units:
-        if byte < at + n_bytes:
-            return byte - (byte - at) % width, width
-        at += n_bytes
-    raise IndexError(byte)
+def _seams(kind: BlockType) -> frozenset[int]:
+    return frozenset(place for first, _, _, *second in panels.table(kind) for place in (first, *second))
 
 
 def rows(tensor: Tensor, row: int | None, block: int) -> Placement:

@@ -1,8 +1,8 @@
 """The table of block families that have kernels, and what a family must say.
 
 A family describes one *panel block*: the blocks of 16 rows at the same columns, interleaved unit by unit
-(``format.panels``), so that a field at byte ``o`` of a block, of unit width ``u``, lies at ``16 * o`` of the panel
-block, row ``r`` at ``r * u``. A weight is ``code * scale + offset``.
+(``format.panels``). Where the units lie in the order of the block's bytes, a field at byte ``o`` lies at ``16 * o`` of
+the panel block, with units of ``u`` bytes row ``r``'s at ``r * u`` of there. A weight is ``code * scale + offset``.
 """
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from ..blocks import by_name, tails
+from ..format import panels
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
             "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
@@ -57,10 +58,6 @@ class Family:
         """The codes of a ``signed`` family plus 128, as unsigned bytes: for machines with a ``signed_bias``."""
         return e.b.xor(self.codes(e, p, s, k), e.const("i8x64", -128))
 
-    def lines(self) -> int:
-        """Cache lines of a panel block."""
-        return -(-self.n_bytes * 16 // 64)
-
 
 class RaggedFamily(Family):
     """A family that also describes tails (``blocks.tails``): it finds everything through the fields of its layout, and
@@ -73,16 +70,26 @@ class RaggedFamily(Family):
         self.is_tail = kind.is_tail
         self.block, self.n_bytes = kind.block_size, kind.block_bytes
         self.fields = {field.name: field for field in kind.layout}
+        self.places = panels.places(kind)
 
     def at(self, field: str, byte: int = 0) -> int:
-        """Where byte ``byte`` of a field begins in the panel block."""
-        return 16 * (self.fields[field].offset + byte)
+        """Where the units from byte ``byte`` of a field on begin in the panel block."""
+        return self.places[self.fields[field].offset + byte]
+
+    def bytes_of(self, e: Any, p: Any, field: str) -> list[Any]:
+        """A field of bytes, each <16 x i8>. Of whole blocks loaded four at a time and at once, so that memory is read
+        forward; of tails, whose fields may end anywhere, one at a time."""
+        n_bytes = self.fields[field].n_bytes
+        if self.is_tail:
+            return [e.load(p, self.at(field, i), "i8x16") for i in range(n_bytes)]
+        fours = [e.load(p, self.at(field, i), "i8x64") for i in range(0, n_bytes, 4)]
+        return [e.part(fours[i // 4], 16 * (i % 4), 16) for i in range(n_bytes)]
 
     def planes(self, e: Any, p: Any, field: str, j: int, up: int = 0) -> Any:
         """Numbers ``j .. j + 3`` of a field whose planes are multiples of four bytes, as bits ``up`` and on: <64 x i8>.
         """
         byte, shift = self.fields[field].place(j)
-        raw, mask = e.load(p, 16 * byte, "i8x64"), (1 << self.fields[field].bits) - 1
+        raw, mask = e.load(p, self.places[byte], "i8x64"), (1 << self.fields[field].bits) - 1
         if shift >= up:
             return e.bytes_lshr(raw, shift - up, mask << up)
         return e.bytes_shl(e.and_(raw, mask << shift), up - shift)

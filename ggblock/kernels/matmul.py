@@ -9,6 +9,12 @@ with ``d`` the activations' scale per 32 and ``s = d * sum(q)``. Two terms of ac
 about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With float activations (reference mode) codes
 become floats instead and nothing is rounded to integers.
 
+For one token the memory is what takes time, and nothing here prefetches: hardware does it best, at the full bandwidth,
+where a kernel reads strictly forward, line after line. That is what the order of ``format.panels`` is for, and why one
+token's loads of codes are fenced (``Emit.order``): left alone, the compiler loads the lines of two sub-blocks in an
+order of its own. Q6_K on one core of Zen 4 whose memory gives 29 GB/s: 9 GB/s in the order of the block's bytes and 21
+with every line prefetched; in the order of the panel 14 without fences, 28 with them.
+
 Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: float32
 (n_tiles, K/32, 4, T) = d, s, s of the first 16, s of the last 16; floats: float32 (n_tiles, K, T). T is 1 for one
 token.
@@ -33,43 +39,9 @@ from . import families
 from .args import arg, larger, smaller, state
 from .fields import META, N_TOKENS
 
-#: How far ahead of the weights being read, into the second-level cache. 4 KiB are too few, 16 no better (Zen 4).
-#: Prefetching the start of the matrix that follows in the plan, at the end of the one before, changed nothing.
-PREFETCH_BYTES = 8192
-
-#: Panel blocks of at most so many cache lines are read strictly in order, which the hardware prefetches by itself.
-SHORT_LINES = 12
-
 #: Weights that many tokens go through together, so that a tile of activations comes from the third level once a group
 #: and not once a panel: 2 to 4 % of a prefill.
 GROUP_BYTES = 128 * 1024
-
-
-def _ahead(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, s: int) -> None:
-    """Before sub-block ``s`` for one token: asks for the share of later weights and of the next activations.
-
-    What the hardware prefetches by itself is read at the full bandwidth of the memory, what a kernel asks for only at
-    what the core's miss buffers allow (24 on Zen 4: some 20 GB/s). But the hardware follows only a kernel that reads
-    line after line. So short blocks, which do, ask for one line in four (Q8_0 of 178 MB on two cores: 40 GB/s with
-    every line asked for, 52 so). Long blocks jump between their fields and ask for every line, one at a time between
-    the arithmetic, which needs ``order``: left alone the compiler moves all of a block's prefetches to its start, where
-    they fill the miss buffers and the loads wait behind them (Q4_K on one core 14 GB/s, 22 with the lines spread; Q6_K
-    without any 6, with these 20). A loop that touches a block's lines first is as fast, while no neighbour uses the
-    core's other thread; then it is half as fast. Activations of 2,048 columns and more, 5 bytes a column, do not
-    survive the weights of long blocks in the first level.
-    """
-    n_sub, lines = fam.block // fam.sub, fam.lines()
-    if s % 2 == 0:
-        e.order()
-    if lines <= SHORT_LINES:
-        for line in range(0, lines, 4) if s == 0 else ():
-            e.prefetch(p, PREFETCH_BYTES + 64 * line, 2)
-        return
-    for line in range(lines * s // n_sub, lines * (s + 1) // n_sub):
-        e.prefetch(p, PREFETCH_BYTES + 64 * line, 2)
-    for base, n_bytes in (*((q, fam.block) for q in bases), (meta, fam.block // 32 * META * 4)):
-        for line in range(n_bytes // 64 * s // n_sub, n_bytes // 64 * (s + 1) // n_sub):
-            e.prefetch(base, n_bytes + 64 * line, 3)
 
 
 def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int) -> list[list[Any]]:
@@ -91,6 +63,8 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
     for first in range(0, groups, together):
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
         for k in range(first, min(groups, first + together)):
+            if tokens == 1:  # codes are loaded in the order in which they lie (see the page's head)
+                e.order()
             codes = fam.raised_codes(e, p, s, k) if raised else fam.codes(e, p, s, k)
             for t in range(tokens):
                 at = ((s * groups + k) * tokens + t) * 4
@@ -140,7 +114,6 @@ def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tot
     zero = float(e.machine.signed_bias) if fam.signed else fam.zero
     scaled, offsets = (e.zero("f32x16"), e.zero("f32x16")) if whole else (total, None)
     for s in range(fam.block // fam.sub):
-        _ahead(e, fam, p, bases, meta, s)
         at32, which = _place(fam, s, 1), 1 if fam.sub == 32 else 2 + s % 2
         scale, offset = fam.parts(e, p, shared, s)
         terms = [of_one[0] for of_one in _dots(e, fam, p, bases, s, 1)]
@@ -185,13 +158,32 @@ def _block(
     return sums
 
 
-def _block_float(e: Emit, fam: Any, p: Any, x: Any, tokens: int, sums: list[Any]) -> list[Any]:
-    """One panel block against float activations.
+def decoded(e: Emit, fam: Any, p: Any) -> Any:
+    """The weights of one panel block, float32 (fam.block, 16), in a buffer on the stack; its address.
 
-    Codes become floats in a buffer on the stack first. With 256 multiplications
-    written out after each other, the compiler took 15 s for one kernel instead of 1.
+    Written out after each other, 256 multiplications of a matrix product took the compiler 15 s instead of 1: so codes
+    become floats here first.
     """
-    b = e.b
+    b, out = e.b, e.stack(64 * fam.block)
+    if isinstance(fam, families.FloatFamily):
+        for k in range(fam.block):
+            e.store(out, 64 * k, fam.weights(e, p, k))
+        return out
+    shared, shift = fam.prepare(e, p), e.const("i32x16", 24)
+    for s in range(fam.block // fam.sub):
+        scale, offset = fam.scale(e, p, shared, s)
+        for k in range(fam.sub // 4):
+            codes = e.bitcast(fam.codes(e, p, s, k), "i32x16")
+            for j in range(4):
+                up = e.shl(codes, 24 - 8 * j)
+                code = b.sitofp(b.ashr(up, shift) if fam.signed else b.lshr(up, shift), llvm_type("f32x16"))
+                w = b.fmul(code, scale) if offset is None else e.fma(code, scale, offset)
+                e.store(out, 64 * (s * fam.sub + 4 * k + j), w)
+    return out
+
+
+def _block_float(e: Emit, fam: Any, p: Any, x: Any, tokens: int, sums: list[Any]) -> list[Any]:
+    """One panel block against float activations."""
 
     def multiply(w: Any, x: Any, k: int, sums: Any) -> list[Any]:
         return [e.fma(w, e.splat_load(x, (k * tokens + t) * 4, "f32"), total) for t, total in enumerate(sums)]
@@ -200,21 +192,10 @@ def _block_float(e: Emit, fam: Any, p: Any, x: Any, tokens: int, sums: list[Any]
         for k in range(fam.block):
             sums = multiply(fam.weights(e, p, k), x, k, sums)
         return sums
-    decoded = e.stack(64 * fam.block)
-    shared = fam.prepare(e, p)
-    for s in range(fam.block // fam.sub):
-        scale, offset = fam.scale(e, p, shared, s)
-        for k in range(fam.sub // 4):
-            codes = e.bitcast(fam.codes(e, p, s, k), "i32x16")
-            for j in range(4):
-                up = e.shl(codes, 24 - 8 * j)
-                shift = e.const("i32x16", 24)
-                code = b.sitofp(b.ashr(up, shift) if fam.signed else b.lshr(up, shift), llvm_type("f32x16"))
-                w = b.fmul(code, scale) if offset is None else e.fma(code, scale, offset)
-                e.store(decoded, 64 * (s * fam.sub + 4 * k + j), w)
+    weights = decoded(e, fam, p)
 
     def four(i: Any, sums: Any) -> Any:
-        at, to = e.at(x, i, 4 * tokens), e.at(decoded, i, 64)
+        at, to = e.at(x, i, 4 * tokens), e.at(weights, i, 64)
         for k in range(4):
             sums = multiply(e.load(to, 64 * k, "f32x16"), at, k, sums)
         return sums
@@ -250,9 +231,6 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
 
         def body(i: Any, carried: Any) -> Any:
             p, x0, x1, m = carried[:4]
-            if n_tokens == 1 and floats:
-                for line in range(fam.lines() if not is_float else fam.n_bytes * 16 // 64):
-                    e.prefetch(p, PREFETCH_BYTES + 64 * line, 2)
             sums = block(fam, carried)
             width = 4 if floats else 1
             return [

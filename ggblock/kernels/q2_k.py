@@ -8,13 +8,13 @@ class Q2_K(RaggedFamily):
     sub = 16
 
     def prepare(self, e, p):
-        return e.half_load(p, self.at("d")), e.b.fneg(e.half_load(p, self.at("dmin")))
+        return (e.half_load(p, self.at("d")), e.b.fneg(e.half_load(p, self.at("dmin")))), self.bytes_of(e, p, "scales")
 
     def whole(self, e, shared):
-        return shared
+        return shared[0]
 
     def parts(self, e, p, shared, s):
-        both = e.b.zext(e.load(p, self.at("scales", s), "i8x16"), e.zero("i32x16").type)
+        both = e.b.zext(shared[1][s], e.zero("i32x16").type)
         return e.u_to_f32(e.and_(both, 15)), e.u_to_f32(e.lshr(both, 4))
 
     def codes(self, e, p, s, k):

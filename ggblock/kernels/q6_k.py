@@ -9,13 +9,13 @@ class Q6_K(RaggedFamily):
     zero = 32.0
 
     def prepare(self, e, p):
-        return e.half_load(p, self.at("d"))
+        return e.half_load(p, self.at("d")), self.bytes_of(e, p, "scales")
 
-    def whole(self, e, d):
-        return d, None
+    def whole(self, e, shared):
+        return shared[0], None
 
-    def parts(self, e, p, d, s):
-        return e.i_to_f32(e.load(p, self.at("scales", s), "i8x16")), None
+    def parts(self, e, p, shared, s):
+        return e.i_to_f32(shared[1][s]), None
 
     def codes(self, e, p, s, k):
         j = 16 * s + 4 * k

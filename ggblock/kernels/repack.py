@@ -11,9 +11,8 @@ from .args import arg, smaller
 def make_repack():
     """Columns: source, bytes of a source row, rows, blocks a row, bytes a block, table of runs, runs, destination.
 
-    A run is two int64: bytes and unit width; eight zero bytes lie before the table. Rows of float types may be
-    shorter than their blocks: bytes past the
-    end of a row become zero. Split by panels.
+    A run is three int64: where it begins in the block, bytes, and unit width; eight zero bytes lie before the table.
+    Rows of float types may be shorter than their blocks: bytes past the end of a row become zero. Split by panels.
     """
 
     def repack(op, thread, n_threads):
@@ -26,9 +25,10 @@ def make_repack():
                 to = out + (panel * n_blocks + block) * 16 * size
                 start = block * size
                 for i in range(n_runs):
-                    n_bytes, width = load(runs + 16 * i, "i64"), load(runs + 16 * i + 8, "i64")
-                    o = start
-                    while o < start + n_bytes:
+                    n_bytes, width = load(runs + 24 * i + 8, "i64"), load(runs + 24 * i + 16, "i64")
+                    o = start + load(runs + 24 * i, "i64")
+                    end = o + n_bytes
+                    while o < end:
                         for r in range(16):
                             p = source + (16 * panel + r) * row_bytes + o
                             inside = r < rows and o + width <= row_bytes
@@ -43,6 +43,5 @@ def make_repack():
                                 store(to + r, v1)
                         to += 16 * width
                         o += width
-                    start += n_bytes
 
     return repack

@@ -35,7 +35,7 @@ class TQ1_0(RaggedFamily):
             first, n = 32 + 4 * (k % 4), 2 * (s - 5) + k // 4
         else:                           # weights 240-255: digits 0-3 of bytes 48-51
             first, n = 48, k - 4
-        return digit(e, e.load(p, 16 * first, "i8x64"), n)
+        return digit(e, e.load(p, self.places[first], "i8x64"), n)
 
 
 FAMILY = TQ1_0()

@@ -99,7 +99,7 @@ export const TYPES = new Map([
 ]);
 
 // Tails of m weights, panels.md, "Ragged rows": [step, m => [bytes, width of the units] a field, m => fields, decode if
-// it differs]. The fields lie one after another; a shorter uint field is one plane.
+// it differs]. The fields, and their units in a panel, lie one after another; a shorter uint field is one plane.
 export const TAILS = {
   q2_k: [16, (m) => [[m / 16, 1], [m / 4, 4], [2, 2], [2, 2]],
     (m) => ({
@@ -125,13 +125,15 @@ export const TAILS = {
     }],
 };
 
-// Units of a block in panels: [bytes, width] in the order of its bytes. panels.md.
+// Runs of units in the order of a panel block, panels.md: [first byte of the block, bytes, width]; with a fourth number
+// units of two places by turns, the second of which begins there.
 export const UNITS = {
-  f32: [[32, 4]], f16: [[16, 2]], q4_0: [[2, 2], [16, 4]], q8_0: [[2, 2], [32, 4]], q2_k: [[16, 1], [64, 4], [4, 2]],
-  q4_k: [[4, 2], [12, 1], [128, 4]], q6_k: [[192, 4], [16, 1], [2, 2]], iq4_xs: [[4, 2], [4, 1], [128, 4]],
-  tq1_0: [[52, 4], [2, 2]],
+  f32: [[0, 32, 4]], f16: [[0, 16, 2]], q4_0: [[0, 2, 2], [2, 16, 4]], q8_0: [[0, 2, 2], [2, 32, 4]],
+  q2_k: [[80, 4, 2], [0, 16, 1], [16, 64, 4]], q4_k: [[0, 4, 2], [4, 12, 1], [16, 128, 4]],
+  q6_k: [[208, 2, 2], [192, 16, 1], [0, 32, 4, 128], [32, 32, 4], [64, 32, 4, 160], [96, 32, 4]],
+  iq4_xs: [[0, 4, 2], [4, 4, 1], [8, 128, 4]], tq1_0: [[52, 2, 2], [0, 52, 4]],
 };
-const ROWS = 16, FLOAT_COLUMNS = 8, PRIVATE = 0x47470000, VERSION = "ggblock.ggb.version";
+const ROWS = 16, FLOAT_COLUMNS = 8, PRIVATE = 0x47470000, VERSION = "ggblock.ggb.version", PROFILE = 2;
 const SUMS = { "ggblock.tensors.sha256": "array", "ggblock.header.sha256": "str" };
 
 // ---- steps 1 to 3: the header --------------------------------------------------------------------------------
@@ -262,7 +264,7 @@ function checkProfile(keys, inPanels) {
     return;
   }
   if (version.kind !== "u32") throw new Refused("WrongKeyKind", VERSION);
-  if (version.value !== 1) throw new Refused("UnsupportedVersion", VERSION);
+  if (version.value !== PROFILE) throw new Refused("UnsupportedVersion", VERSION);
   if (alignment?.value !== 64) throw new Refused("BadAlignment", "general.alignment");
   for (const [key, kind] of Object.entries(SUMS)) {
     const found = keys.get(key);
@@ -305,26 +307,37 @@ function place(part, records, end) {
 
 // ---- steps 7 and 8: rows and weights ---------------------------------------------------------------------------
 
-// The blocks of a row in panels: [start, bytes, units]; of floats FLOAT_COLUMNS weights each, the last one filled up.
+// The units of a block in the order of its panel block: [byte of the block, width].
+const unitsOf = (runs) => runs.flatMap(([first, n_bytes, width, second]) => {
+  const places = second === undefined ? [first] : [first, second], turns = Array.from({ length: n_bytes / width });
+  return turns.flatMap((_, i) => places.map((place) => [place + i * width, width]));
+});
+
+// A tail's runs of units: its fields one after another.
+function tailRuns(fields) {
+  let first = 0;
+  return fields.map(([n_bytes, width]) => [(first += n_bytes) - n_bytes, n_bytes, width]);
+}
+
+// The blocks of a row in panels: [start, units]; of floats FLOAT_COLUMNS weights each, the last one filled up.
 function* blocksOf({ type, tail, rest, filled }) {
-  const units = UNITS[type[0]], size = units.reduce((sum, [n]) => sum + n, 0);
+  const units = unitsOf(UNITS[type[0]]), size = units.reduce((sum, [, width]) => sum + width, 0);
   let start = 0;
-  for (; start + size <= filled; start += size) yield [start, size, units];
-  if (tail) yield [start, filled - start, tail[1](rest)];
+  for (; start + size <= filled; start += size) yield [start, units];
+  if (tail) yield [start, unitsOf(tailRuns(tail[1](rest)))];
 }
 
 export function rows(tensor) {
   if (!tensor.inPanels) return tensor.bytes;
   const { nRows, rowBytes, filled, bytes: panels } = tensor, out = Buffer.alloc(nRows * rowBytes);
-  for (const [start, , units] of blocksOf(tensor))
+  for (const [start, units] of blocksOf(tensor))
     for (let n = 0; n < nRows; n++) {
-      const panelBlock = Math.floor(n / ROWS) * ROWS * filled + ROWS * start, r = n % ROWS;
-      let o = 0;
-      for (const [n_bytes, u] of units)
-        for (const end = o + n_bytes; o < end; o += u) {
-          const from = panelBlock + ROWS * o + u * r, room = Math.min(u, rowBytes - start - o);
-          if (room > 0) panels.copy(out, n * rowBytes + start + o, from, from + room);
-        }
+      let at = Math.floor(n / ROWS) * ROWS * filled + ROWS * start;
+      for (const [o, u] of units) {
+        const from = at + u * (n % ROWS), room = Math.min(u, rowBytes - start - o);
+        if (room > 0) panels.copy(out, n * rowBytes + start + o, from, from + room);
+        at += ROWS * u;
+      }
     }
   return out;
 }

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ggblock
 from ggblock import blocks, errors
+from ggblock.cli.main import main
 from ggblock.convert import Options, execute, make_plan, open_source
 from ggblock.format import GgufWriter, TensorSpec, Typed, checksums, ggb, header, panels
 from ggblock.format.mapped import Mapped
@@ -100,7 +102,7 @@ def test_a_ggb_file_from_a_checkpoint(tmp_path: Path) -> None:
                 assert np.array_equal(other.panels, panels.to_panels(tensor.raw, tensor.type.name))
                 rows = np.array([3, 0, 3, tensor.n_rows - 1])
                 assert np.array_equal(other.gather(rows), tensor.raw[rows])
-        assert b.metadata["ggblock.ggb.version"] == 1
+        assert b.metadata["ggblock.ggb.version"] == 2
         assert sum(t.in_panels for t in b.tensors.values()) == 15
 
 
@@ -178,12 +180,19 @@ def test_a_split_ggb_file_runs_as_it_lies(tmp_path: Path) -> None:
     assert np.array_equal(*logits)
 
 
-def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "way"), [(1, "convert it again"), (3, "a newer ggblock may read it")])
+def test_another_version_is_refused_in_one_line(tmp_path: Path, version: int, way: str) -> None:
     spec = TensorSpec("w", "q8_0", (16, 32), in_panels=True)
-    with GgufWriter(tmp_path / "x.ggb", {"ggblock.ggb.version": Typed("u32", 2)}, [spec], checksums=True) as writer:
+    marks = {"ggblock.ggb.version": Typed("u32", version)}
+    with GgufWriter(tmp_path / "x.ggb", marks, [spec], checksums=True) as writer:
         writer.write("w", np.zeros((16, 34), np.uint8))
-    with pytest.raises(errors.UnsupportedVersion, match="expected 1; found 2"):
+    with pytest.raises(errors.UnsupportedVersion, match=f"expected 2; found {version}") as caught:
         ggblock.open(tmp_path / "x.ggb")
+    assert way in str(caught.value) and caught.value.where == ggb.VERSION
+    for command in (["dump", str(tmp_path / "x.ggb")], ["convert", str(tmp_path / "x.ggb"), str(tmp_path / "y.ggb")]):
+        result = CliRunner().invoke(main, command)
+        assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1) and way in result.stderr
+    assert not (tmp_path / "y.ggb").exists()
 
 
 def split_ggb(folder: Path) -> list[Path]:
@@ -204,7 +213,7 @@ def test_each_part_of_a_split_file_is_a_ggb_file(tmp_path: Path) -> None:
         with Mapped(path) as mapped:
             head = header.parse(mapped)
             marks = {key: head.values[key] for key in (ggb.VERSION, "general.alignment")}
-            assert marks == {ggb.VERSION: Typed("u32", 1), "general.alignment": Typed("u32", 64)}
+            assert marks == {ggb.VERSION: Typed("u32", 2), "general.alignment": Typed("u32", 64)}
             assert len(head.values[checksums.TENSORS].value) == len(head.records)  # type: ignore[arg-type]
             assert all(record.offset % 64 == 0 for record in head.records) and mapped.size % 64 == 0
             n_tensors += len(head.records)

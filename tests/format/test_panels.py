@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ RAGGED = [name for name, entry in SPEC["types"].items() if "tail" in entry]
 
 
 def test_the_tables_are_the_code_s() -> None:
-    stored = {name: runs for name, runs in panels.UNITS.items() if name in blocks.REGISTRY}
+    stored = {name: runs for name, runs in panels.TABLE.items() if name in blocks.REGISTRY}
     assert {name: tuple(map(tuple, entry["units"])) for name, entry in SPEC["types"].items()} == stored
     assert (SPEC["rows"], SPEC["first_id"]) == (panels.ROWS, panels.FIRST_ID)
     assert {name: SPEC["types"][name]["tail"]["step"] for name in RAGGED} == {k: v[0] for k, v in tails.CUT.items()}
@@ -41,8 +43,41 @@ def test_the_layout_of_every_tail_is_the_specified_one(name: str) -> None:
         fields = [(f.name, f.offset, f.n_bytes, f.kind, f.bits, f.plane) for f in short.layout]
         wanted = [(f["name"], f["offset"], f["bytes"], f["kind"], f["bits"], f.get("plane", 0)) for f in spec["fields"]]
         assert fields == wanted
-        spread = [width for n, width in panels.units(short) for _ in range(n)]
-        assert spread == [width for n, width in spec["units"] for _ in range(n)]
+        check_places(panels.places(short), panels.widths(short), panels.units(short), spec)
+
+
+def check_places(
+    places: Sequence[int], widths: Sequence[int], runs: Sequence[panels.Run], spec: dict[str, Any]
+) -> None:
+    """Places, widths and runs of a block are those of the units of ``spec``, each behind 16 times those before it."""
+    at, found = 0, dict[int, tuple[int, int]]()
+    for byte, width in spec_panels.units(spec["units"]):
+        found |= {byte + i: (at + i, width) for i in range(width)}
+        at += SPEC["rows"] * width
+    assert [*zip(places, widths, strict=True)] == [found[byte] for byte in range(spec["block_bytes"])]
+    assert [(o, width) for first, n, width in runs for o in range(first, first + n, width)] == [
+        *spec_panels.units(spec["units"])
+    ]
+
+
+@pytest.mark.parametrize("name", SPEC["types"])
+def test_the_place_of_every_byte_is_the_specified_one(name: str) -> None:
+    block, spec = blocks.by_name(name), spec_panels.pieces(BLOCKS[name], SPEC["types"][name], 256)[0]
+    assert sorted(byte + i for byte, width in spec_panels.units(spec["units"]) for i in range(width)) == [
+        *range(spec["block_bytes"])
+    ]
+    check_places(panels.places(block), panels.widths(block), panels.UNITS[name], spec)
+
+
+@pytest.mark.parametrize("name", SPEC["types"])
+def test_units_cut_no_number_in_two(name: str) -> None:
+    """Numbers of 16 bits and more lie within a unit."""
+    spec = spec_panels.pieces(BLOCKS[name], SPEC["types"][name], 256)[0]
+    inside = {byte + i for byte, width in spec_panels.units(spec["units"]) for i in range(1, width)}
+    for field in spec["fields"]:
+        size = field["bytes"] // field["count"] if field["kind"] in ("f16", "bf16", "f32", "u32") else 1
+        for start in range(field["offset"], field["offset"] + field["bytes"], size):
+            assert inside >= set(range(start + 1, start + size)), field["name"]
 
 
 def test_the_page_says_the_same() -> None:
@@ -95,13 +130,39 @@ def test_the_vectors_are_those_of_the_tool() -> None:
     assert spec_panels.vectors() == (PAGES / "panels_vectors.toml").read_text("utf-8")
 
 
-def test_the_examples_of_the_page(tmp_path: Path) -> None:
-    """Q4_K, 640 columns: bytes 16, 0 and 7 of row 5's tail are at 4884, 4618 and 4725 of the panel."""
-    raw = np.zeros((16, 368), np.uint8)
-    raw[5, 288 + 16], raw[5, 288], raw[5, 288 + 7] = 1, 2, 3
-    panel = panels.to_panels(raw, "q4_k")
-    assert panel.shape == (1, 5888)
-    assert [int(panel[0, at]) for at in (4884, 4618, 4725)] == [1, 2, 3] and np.count_nonzero(panel) == 3
+#: The examples of the page by their heads: type, bytes of a row, and (row, byte, its place in the panel).
+EXAMPLES: dict[str, tuple[str, int, list[tuple[int, int, int]]]] = {
+    "Q8_0": ("q8_0", 34, [(0, 0, 0), (15, 1, 31), (0, 2, 32), (0, 5, 35), (1, 2, 36), (1, 5, 39), (15, 2, 92),
+                          (15, 5, 95), (0, 6, 96), (0, 9, 99)]),
+    "Q6_K": ("q6_k", 210, [(0, 0, 288), (15, 0, 348), (0, 128, 352), (0, 4, 416), (0, 132, 480), (3, 132, 492),
+                           (0, 156, 1248), (0, 32, 1312), (0, 64, 1824), (0, 160, 1888), (0, 96, 2848), (3, 101, 2925),
+                           (3, 200, 163)]),
+    "Q4_K, 640 columns": ("q4_k", 368, [(5, 288 + 16, 4884), (5, 288, 4618), (5, 288 + 1, 4619), (5, 288 + 7, 4725)]),
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_page(example: str) -> None:
+    """Every byte that they name is where they say."""
+    text = (PAGES / "panels.md").read_text("utf-8").partition(f"**Example: {example}.**")[2].partition("\n\n")[0]
+    name, n_bytes, named = EXAMPLES[example]
+    raw = np.zeros((16, n_bytes), np.uint8)
+    for i, (row, byte, _) in enumerate(named, 1):
+        raw[row, byte] = i
+    panel = panels.to_panels(raw, name)
+    assert panel.shape == (1, 16 * n_bytes) and str(16 * n_bytes) in text
+    assert np.flatnonzero(panel).tolist() == sorted(at for _, _, at in named)
+    for i, (_, _, at) in enumerate(named, 1):
+        assert int(panel[0, at]) == i and re.search(rf"\b{at}\b", text), at
+
+
+def test_the_formulas_of_the_example_of_q6_k() -> None:
+    """Each row's ``d`` and scales."""
+    raw = np.random.default_rng(0).integers(0, 256, (16, 210), np.uint8)
+    panel = panels.to_panels(raw, "q6_k")[0]
+    for r in range(16):
+        assert panel[2 * r : 2 * r + 2].tobytes() == raw[r, 208:].tobytes()
+        assert [panel[32 + 16 * s + r] for s in range(16)] == raw[r, 192:208].tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -116,6 +177,19 @@ def test_panels_of_any_ragged_shape_lose_nothing(data: st.DataObject) -> None:
     pieces = spec_panels.pieces(BLOCKS[name], SPEC["types"][name], n_cols)
     assert stored.tobytes() == spec_panels.to_panels([raw.tobytes() for raw in rows], pieces)
     np.testing.assert_array_equal(panels.from_panels(stored, name, n_rows), rows)
+
+
+def test_many_panels_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes whatever fits at once; rows that follow one another with a gap, as a slice of a matrix."""
+    matrix = np.random.default_rng(3).integers(0, 256, (75, 2 * 210 + 100 + 7), np.uint8)
+    rows = matrix[:, : 2 * 210 + 2 * 53]  # Q6_K, 640 columns: two blocks and a tail of 128 weights
+    assert tails.row(blocks.by_name("q6_k"), 640, True).n_bytes == rows.shape[1]
+    made = {}
+    for chunk in (1, 20_000, 1 << 18):
+        monkeypatch.setattr(panels, "CHUNK_BYTES", chunk)
+        made[chunk] = panels.to_panels(rows, "q6_k")
+        np.testing.assert_array_equal(panels.from_panels(made[chunk], "q6_k", 75), rows)
+    assert len({stored.tobytes() for stored in made.values()}) == 1 and len(made[1]) == 5
 
 
 def test_faults(tmp_path: Path) -> None:

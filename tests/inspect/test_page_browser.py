@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import ggblock
 from ggblock.cli.main import main
-from ggblock.format import GgufWriter, TensorSpec
+from ggblock.format import GgufWriter, TensorSpec, ggb
 from ggblock.inspect import page, reference
 from tests.inspect import crafted, schemas
 from tests.inspect.browser import Browser, browser
@@ -112,7 +112,7 @@ def test_a_block_of_a_panel_is_explored_like_any_other(name: str, n_cols: int, w
     """Each byte is shown with its place among the 16 rows, its field, the weights that it feeds, and the formula."""
     path = tmp_path / "m.ggb"
     specs = [TensorSpec("w", name, (19, n_cols), True)]
-    marks: dict[str, object] = {"ggblock.ggb.version": 1, "general.alignment": 64}
+    marks: dict[str, object] = {ggb.VERSION: ggb.WRITE_VERSION, "general.alignment": 64}
     with GgufWriter(path, marks, specs, checksums=True) as writer:  # type: ignore[arg-type]
         writer.write("w", crafted.weights("w", (19, n_cols)))
     row, block = 17, 1

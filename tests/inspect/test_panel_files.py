@@ -20,7 +20,7 @@ TENSORS = [
     ("b.weight", "f16", (5, 11)), ("c.weight", "iq4_nl", (16, 96)),
 ]
 KEYS: dict[str, object] = {"general.architecture": "llama", "general.name": "tiny"}
-MARKS: dict[str, object] = {ggb.VERSION: 1, "general.alignment": 64}
+MARKS: dict[str, object] = {ggb.VERSION: ggb.WRITE_VERSION, "general.alignment": ggb.ALIGNMENT}
 
 
 def write(path: Path, interleaved: bool = True) -> Path:
@@ -147,7 +147,7 @@ def test_edits_leave_what_the_profile_needs(key: str, tmp_path: Path) -> None:
 def test_an_edit_makes_no_ggb_file(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", False)
     with pytest.raises(errors.SettingError, match="only a conversion"):
-        edit(path, tmp_path / "out.gguf", Changes({ggb.VERSION: Typed("u32", 1)}))
+        edit(path, tmp_path / "out.gguf", Changes({ggb.VERSION: Typed("u32", ggb.WRITE_VERSION)}))
 
 
 def test_the_page_shows_scattered_blocks(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ import pytest
 
 import ggblock
 from ggblock import blocks, errors
-from ggblock.format import GgufWriter, TensorSpec, panels
+from ggblock.format import GgufWriter, TensorSpec, ggb, panels
 from ggblock.inspect import blocktext, order, report
 from ggblock.inspect.blockview import block_document, block_view
 from tests.blocks.common import assert_same_floats, random_blocks
 from tests.inspect import crafted, paper, schemas
+from tools import spec_panels
 
 #: Rows that fill no panel, one, and one and a bit.
 ROWS = (1, 16, 37)
 COLUMNS = 3
+SPEC = spec_panels.load()["types"]
 
 
 def shape_of(name: str, n_rows: int) -> tuple[int, int]:
@@ -32,7 +34,7 @@ def pair(folder: Path, name: str, n_rows: int) -> tuple[Path, Path, np.ndarray]:
     raw = random_blocks(name, shape[0] * shape[1] // block.block_size, seed=n_rows).reshape(n_rows, -1)
     for path, interleaved in ((folder / "m.gguf", False), (folder / "m.ggb", True)):
         specs = [TensorSpec("first", "f32", (5,)), TensorSpec("w", name, shape, interleaved)]
-        marks: dict[str, object] = {"ggblock.ggb.version": 1} if interleaved else {}
+        marks: dict[str, object] = {ggb.VERSION: ggb.WRITE_VERSION} if interleaved else {}
         with GgufWriter(path, marks, specs, 64, checksums=True) as writer:
             writer.write("first", np.zeros(5, np.float32))
             writer.write("w", raw.reshape(-1))
@@ -100,6 +102,18 @@ def test_the_printed_block_gives_the_weights_of_the_rows(name: str, tmp_path: Pa
             }
 
 
+def specified(name: str) -> list[tuple[int, int, int, int, int | None]]:
+    """Runs of ``spec/panels.toml`` in the order of the block's bytes: first byte, bytes, width, place in the panel
+    block for row 0, and from one unit to the next (None: there is but one)."""
+    out, at = [], 0
+    for first, n_bytes, width, *second in SPEC[name]["units"]:
+        places = (first, *second)
+        step = 16 * width * len(places) if n_bytes > width else None
+        out += [(byte, n_bytes, width, at + 16 * width * turn, step) for turn, byte in enumerate(places)]
+        at += 16 * n_bytes * len(places)
+    return sorted(out)
+
+
 @pytest.mark.parametrize("name", sorted(panels.UNITS.keys() & blocks.REGISTRY.keys()))
 def test_the_runs_say_where_each_byte_is(name: str, tmp_path: Path) -> None:
     _, interleaved, _ = pair(tmp_path, name, 37)
@@ -110,9 +124,12 @@ def test_the_runs_say_where_each_byte_is(name: str, tmp_path: Path) -> None:
                 run.start + i * run.step + k for run in place.runs for i in range(run.count) for k in range(run.width)
             ]
             assert spelled == list(place.offsets)
-            runs = [(run.count * run.width, run.width) for run in place.runs]
             if blocks.by_name(name).block_size > 1:
-                assert runs == list(panels.UNITS[name]), "the table of the specification"
+                n_bytes, per_row = blocks.by_name(name).block_bytes, place.blocks_per_row
+                start = file.tensors["w"].offset_bytes + 16 * n_bytes * (row // 16 * per_row + block)
+                found = [(run.first, run.count * run.width, run.width, run.start - start - run.width * (row % 16),
+                          run.step if run.count > 1 else None) for run in place.runs]
+                assert found == specified(name), "the table of the specification"
 
 
 def test_the_example_of_the_specification(tmp_path: Path) -> None:
@@ -131,6 +148,21 @@ def test_the_example_of_the_specification(tmp_path: Path) -> None:
         assert "bytes 2 to 33: 8 units of 4 bytes" in text and "(64 apart)" in text
 
 
+def test_bytes_that_lie_by_turns_are_shown_as_two_runs(tmp_path: Path) -> None:
+    """Q6_K: ql and qh."""
+    _, interleaved, _ = pair(tmp_path, "q6_k", 19)
+    with ggblock.open(interleaved) as file:
+        at = file.tensors["w"].offset_bytes
+        text = "\n".join(blocktext.head(block_view(file.tensors["w"], 0, 0)))
+    for line in (
+        f"bytes 0 to 31: 8 units of 4 bytes, at {at + 288}, {at + 416}, ... {at + 1184} (128 apart)",
+        f"bytes 32 to 63: 8 units of 4 bytes, at {at + 1312}, {at + 1376}, ... {at + 1760} (64 apart)",
+        f"bytes 128 to 159: 8 units of 4 bytes, at {at + 352}, {at + 480}, ... {at + 1248} (128 apart)",
+        f"bytes 208 to 209: 2 bytes at {at}",
+    ):
+        assert line in text
+
+
 def test_blocks_count_through_the_rows_and_not_through_the_file(tmp_path: Path) -> None:
     _, interleaved, _ = pair(tmp_path, "q4_0", 19)
     with ggblock.open(interleaved) as file:
@@ -144,7 +176,7 @@ def test_blocks_count_through_the_rows_and_not_through_the_file(tmp_path: Path) 
 
 
 def test_types_without_panels_stay_in_rows(tmp_path: Path) -> None:
-    marks = {"ggblock.ggb.version": 1, "general.alignment": 64}
+    marks = {ggb.VERSION: ggb.WRITE_VERSION, "general.alignment": ggb.ALIGNMENT}
     path = crafted.write(tmp_path / "m.ggb", marks, [("w", "f32", (7,))], checksums=True)
     with ggblock.open(path) as file:
         place = order.place(file.tensors["w"], 0, 6)

@@ -47,12 +47,12 @@ def naive_panels(rows: np.ndarray, name: str) -> np.ndarray:
     out = np.zeros((n_panels, n_blocks * 16 * size), np.uint8)
     for row in range(len(rows)):
         for block in range(n_blocks):
-            start = 0
-            for n_bytes, width in panels.UNITS[name]:
-                for o in range(start, start + n_bytes, width):
-                    to = block * 16 * size + 16 * o + width * (row % 16)
+            at = 0
+            for first, n_bytes, width in panels.UNITS[name]:
+                for o in range(first, first + n_bytes, width):
+                    to = 16 * (block * size + at) + width * (row % 16)
                     out[row // 16, to : to + width] = rows[row, block * size + o : block * size + o + width]
-                start += n_bytes
+                    at += width
     return out
 
 
@@ -61,15 +61,17 @@ def test_units_cover_a_block(name: str) -> None:
     """Units cut no field in two, add up to the block, and are as wide as the kernels can load."""
     block = blocks.by_name(name)
     if name in FLOATS:
-        assert panels.UNITS[name] == ((8 * block.block_bytes, block.block_bytes),)
+        assert panels.UNITS[name] == ((0, 8 * block.block_bytes, block.block_bytes),)
         return
     assert panels.block_bytes(name) == block.block_bytes
-    at = 0
-    for n_bytes, width in panels.UNITS[name]:
+    bytes_seen: list[int] = []
+    for first, n_bytes, width in panels.UNITS[name]:
         assert width in (1, 2, 4) and n_bytes % width == 0
-        at += n_bytes
-        inside = [field.name for field in block.layout if field.offset < at < field.end]
-        assert inside == [], "a run ends inside a field"
+        bytes_seen += range(first, first + n_bytes)
+        units = [range(o, o + width) for o in range(first, first + n_bytes, width)]
+        cut = [field.name for field in block.layout for u in units if u[0] < field.offset <= u[-1]]
+        assert cut == [], "a unit reaches from one field into the next"
+    assert sorted(bytes_seen) == list(range(block.block_bytes)), "every byte once"
 
 
 @pytest.mark.parametrize("name", STORED)

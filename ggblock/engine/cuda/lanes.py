@@ -55,12 +55,12 @@ class Lanes:
         self.views: set[str] = set()
         self.indent = indent
         self._n = 0
-        self._units: list[tuple[int, int]] = []  # (end in bytes of a block, unit width)
+        self._units: list[tuple[int, int]] = []  # (end in bytes, in the order of a panel; unit width)
 
-    def begin(self, units: Sequence[tuple[int, int]]) -> None:
+    def begin(self, units: Sequence[panels.Run]) -> None:
         """What follows reads blocks of these runs of units (``format.panels``)."""
         end, self._units = 0, []
-        for n, width in units:
+        for _, n, width in units:
             end += n
             self._units.append((end, width))
 

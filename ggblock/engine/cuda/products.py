@@ -54,7 +54,7 @@ class Part:
         base, m = families.split(family)
         self.family = families.tail(family) if is_tail else families.family(family)
         self.units = panels.units(tails.tail(by_name(base), m)) if is_tail else panels.UNITS[base]
-        self.n_bytes = ROWS * sum(n for n, _ in self.units)
+        self.n_bytes = ROWS * sum(n for _, n, _ in self.units)
         self.block = int(self.family.block)
 
 
