@@ -77,6 +77,14 @@ class Plan:
 
     def __init__(self, rows: npt.NDArray[np.int64], state: npt.NDArray[np.int64], keep: list[Any], team: Team) -> None:
         self.rows, self.state, self._keep, self._team = rows, state, keep, team
+        self._address, self._n_rows = address(rows), len(rows)
+
+    def then(self, other: Plan) -> Plan:
+        """One plan that runs both, this one first, each with its own ``state``: threads meet once a token less."""
+        rows = buffer(self.rows.nbytes + other.rows.nbytes).view(np.int64).reshape(-1, fields.ROW)
+        rows[:] = np.concatenate((self.rows, other.rows))
+        rows[self._n_rows - 1, fields.BARRIER] = fields.ALWAYS
+        return Plan(rows, self.state, [self, other], self._team)
 
     def start_at(self, moved: list[tuple[int, Rows]], first: int) -> None:
         """Lets the first row read (and write) the float rows in its columns ``moved`` from row ``first`` on."""
@@ -90,7 +98,7 @@ class Plan:
     def run(self, n_tokens: int, position: int) -> None:
         self.state[fields.N_TOKENS] = n_tokens
         self.state[fields.POSITION] = position
-        self._team.run(address(self.rows), len(self.rows))
+        self._team.run(self._address, self._n_rows)
 
 
 class Builder:
@@ -148,6 +156,13 @@ class Builder:
     def barrier(self) -> None:
         """All threads wait here for each other."""
         self._rows[-1][fields.BARRIER] = fields.ALWAYS
+
+    def embed(self, ids: Array, w: Weight, scale: Array, x: Rows) -> None:
+        """``x`` = rows ``ids`` (int64, one a token) of ``w`` times ``scale`` (float32, one number)."""
+        self.weights.append(w)
+        self.keep += [ids, scale]
+        at = (w, w.n_blocks, w.panel_bytes, ids, scale, x.data, x.stride)
+        self._row(f"embed/{w.family}", fields.ALWAYS, *at)
 
     def norm(self, x: Rows, weight: Array, eps: float, residual: tuple[Rows, Array, Rows] | None = None) -> Activations:
         """RMS norm of x. ``residual`` = (y, its norm's weight, out): first ``out = x + norm(y)``, then norm of out."""

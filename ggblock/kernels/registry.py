@@ -8,6 +8,7 @@ from typing import Any
 
 TABLE = {
     "matmul": ("matmul", "make_matmul"),
+    "embed": ("embed", "make_embed"),
     "repack": ("repack", "make_repack"),
     "norm": ("activations", "make_norm"),
     "gate": ("activations", "make_gate"),

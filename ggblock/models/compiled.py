@@ -19,11 +19,12 @@ import numpy.typing as npt
 from .. import errors
 from ..engine.memory import Arena, buffer, floats
 from ..engine.placement import Offload, layer_of, parse
-from ..engine.plan import BATCH, Builder, Rows, bits_of, round_up
+from ..engine.plan import BATCH, Builder, Plan, Rows, bits_of, round_up
 from ..engine.store import Notify, default_threads, kernels
 from ..engine.team import Team
 from ..engine.weights import Weight, describe, vector
 from ..format import GgufFile
+from ..format.reader import Tensor
 from ..kernels import fields, shapes
 from . import ACTIVATIONS, ARCHITECTURES, KV_TYPES
 from .config import Config, Source, read_config
@@ -164,28 +165,23 @@ class CompiledModel:
         config: Config,
         n_ctx: int,
         team: Team,
-        layers: Layers,
         plan: Any,
         head_plan: Any,
         moved: list[tuple[int, Rows]],
-        logits: Rows,
-        embedding_scale: float,
+        drawn: _Drawn,
     ) -> None:
         self.config, self.n_vocab, self.n_ctx, self.n_ctx_train = config, config.n_vocab, n_ctx, config.n_ctx_train
-        self._team, self._layers, self._plan, self._head = team, layers, plan, head_plan
-        self._moved, self._logits, self._scale = moved, logits, np.float32(embedding_scale)
-        self._embedding = file.tensors["token_embd.weight"]
+        self._team, self._layers, self._plan, self._head = team, drawn.layers, plan, head_plan
+        self._moved, self._logits = moved, drawn.logits
+        self._embedding = drawn.embedding
+        # one token: layers and head at once, unless a device computes some of it
+        self._step = plan.then(head_plan) if type(plan) is Plan else None
         self._lock = threading.Lock()
         self._closed = False
 
     @property
     def n_threads(self) -> int:
         return self._team.n_threads
-
-    def _embed(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        tensor = self._embedding
-        x = tensor.row.decode(tensor.gather(ids))
-        return x * self._scale if self._scale != 1 else x
 
     def forward(
         self,
@@ -206,20 +202,26 @@ class CompiledModel:
             raise errors.ContextOverflow(
                 "the tokens do not fit the context", expected=f"at most {self.n_ctx}", actual=position + n
             )
-        if tokens.min() < 0 or tokens.max() >= self.n_vocab:
-            bad = tokens.min() if tokens.min() < 0 else tokens.max()
+        lowest, highest = (int(tokens[0]),) * 2 if n == 1 else (int(tokens.min()), int(tokens.max()))
+        if lowest < 0 or highest >= self.n_vocab:
+            bad = lowest if lowest < 0 else highest
             raise errors.SettingError(
                 "token id outside the vocabulary", where="ids", expected=f"0 to {self.n_vocab - 1}", actual=bad
             )
         with self._lock:
             if self._closed:
                 raise errors.SettingError("the model is closed")
-            out = np.empty((n if all_logits else 1, self.n_vocab), np.float32)
             for table in self._layers.tables:
                 table.ensure(position + n)
+            if n == 1 and self._step is not None:
+                self._embedding.put(tokens, self._layers.x)
+                self._head.state[fields.N_TOKENS] = 1
+                self._step.run(1, position)
+                return np.array(self._logits.data[:1, : self.n_vocab])
+            out = np.empty((n if all_logits else 1, self.n_vocab), np.float32)
             for start in range(0, n, BATCH):
                 batch = tokens[start : start + BATCH]
-                self._layers.x.data[: len(batch), : self.config.n_embd] = self._embed(batch)
+                self._embedding.put(batch, self._layers.x)
                 self._plan.run(len(batch), position + start)
                 if all_logits:
                     for first in range(0, len(batch), LOGIT_ROWS):
@@ -241,7 +243,27 @@ class CompiledModel:
             if not self._closed:
                 self._closed = True
                 self._team.close()
-                del self._plan, self._head, self._layers, self._logits
+                del self._plan, self._head, self._step, self._layers, self._logits, self._embedding
+
+
+class Embedding:
+    """Where a step's tokens get their vectors: from the panels of ``weight`` by a row of the plan, or, where those are
+    not in memory, from the rows of the file.
+
+    ``scale``: factor on the vectors, float32 (1,); an architecture says it when its layers are written.
+    """
+
+    def __init__(self, tensor: Tensor, weight: Weight | None, batch: int) -> None:
+        self._tensor, self.weight = tensor, weight
+        self.ids, self.scale = buffer(8 * batch).view(np.int64), floats(1)
+
+    def put(self, ids: npt.NDArray[np.int64], x: Rows) -> None:
+        """Lets the next run of the plan begin with tokens ``ids``; ``x`` is its residual stream."""
+        if self.weight is not None:
+            self.ids[: len(ids)] = ids
+            return
+        tensor = self._tensor
+        x.data[: len(ids), : x.width] = tensor.row.decode(tensor.gather(ids)) * self.scale
 
 
 @dataclass
@@ -254,6 +276,7 @@ class _Drawn:
     written: Written
     last: Rows
     logits: Rows
+    embedding: Embedding
 
     def kernel_names(self) -> list[str]:
         """Every kernel that running the plans takes, in the order in which they are first met."""
@@ -275,18 +298,30 @@ def _draw(
 
     builder = new_builder(modes, min(BATCH, round_up(n_ctx, 16)))
     layers = Layers(source, config, builder, n_ctx, kv_type)
+    output = layers.matrix(_output_name(source), config.n_vocab, config.n_embd)
+    embedding = _embedding(source, output, builder.batch, offloading)
+    if embedding.weight is not None:
+        builder.embed(embedding.ids, embedding.weight, embedding.scale, layers.x)
     written = importlib.import_module(f".{config.architecture}", __package__).layers(layers)
     if offloading is not None:
         offloading.tables = layers.tables
     head = new_builder(head_modes, LOGIT_ROWS)
     logits = head.rows(config.n_vocab)
-    output = layers.matrix(_output_name(source), config.n_vocab, config.n_embd)
     head.keep.append(written.output_norm)
     last = written.x or layers.x
     a = head.norm(last, written.output_norm, config.eps, written.residual)
     head.matmul(a, output, logits)
     head.barrier()
-    return _Drawn(layers, builder, head, written, last, logits)
+    embedding.scale[0] = written.embedding_scale
+    return _Drawn(layers, builder, head, written, last, logits, embedding)
+
+
+def _embedding(source: Source, output: Weight, batch: int, offloading: Any) -> Embedding:
+    tensor = source.tensor("token_embd.weight", output.n_rows, output.n_cols)
+    weight = output if output.tensor is tensor else describe(tensor) if tensor.in_panels else None
+    if offloading is not None and offloading.placement.has(output.tensor.name):
+        weight = None if output.tensor is tensor else weight
+    return Embedding(tensor, weight, batch)
 
 
 def _output_name(source: Source) -> str:
@@ -387,5 +422,5 @@ def compile_model(
     if written.residual:
         moved += [(fields.A + 12, written.residual[0]), (fields.A + 15, written.residual[2])]
     return CompiledModel(
-        file, config, n_ctx, team, drawn.layers, plan, head_plan, moved, drawn.logits, written.embedding_scale
+        file, config, n_ctx, team, plan, head_plan, moved, drawn
     )
