@@ -89,8 +89,10 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
         def body(i: Any, v: Any) -> Any:
             pa, pb, sums = v[0], v[1], list(v[2:])
             for k in range(8):
-                if far and k % line == 0:
-                    e.prefetch(pb, k * sb + far, 2)
+                if far:
+                    e.order()  # loads in the order of memory, as for weights (``matmul``): a tenth faster
+                    if k % line == 0:
+                        e.prefetch(pb, k * sb + far, 2)
                 w = [
                     e.half_load(pb, k * sb + j * apart) if what == "f16" else e.load(pb, k * sb + j * apart, F)
                     for j in range(p)

@@ -79,6 +79,7 @@ def key_dots(typingctx, q, keys, out, out_step, size, rows, ahead):
             second, total = list(first), e.zero("i32x16")
             for k in range(groups):
                 if far:
+                    e.order()
                     e.prefetch(codes, 64 * k + far, 2)
                 v = e.load(codes, 64 * k, "i8x64")
                 total = e.dot_us(total, ones, v)
@@ -127,6 +128,7 @@ def value_dots(typingctx, weights, keys, values, n_panels, out, size, columns, r
             for k in range(4):
                 for j in range(m):
                     if far:
+                        e.order()
                         e.prefetch(p, 256 * j + 64 * k + far, 2)
                     x = e.load(p, 256 * j + 64 * k, "i8x64")
                     for row in range(r):
