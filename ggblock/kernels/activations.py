@@ -143,8 +143,8 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
 
     ``begin(op, t)`` prepares token ``t`` and returns a float32; ``value(op, t, i, f)`` gives its values ``i .. i +
     15``.
-    Columns 0-6 of all these kernels: K, q, q2, meta, thread stride of q and of meta, bytes of a tile of q, then of
-    meta.
+    Columns 0-7 of all these kernels: K, q, q2, meta, thread stride of q and of meta (one token: every thread writes a
+    copy of its own, or, where the strides are 0, its share of the only one), bytes of a tile of q, of meta.
     """
     emit_one, emit_many, emit_two = _emit(one), _emit(many), _emit("2")
     mixed = many == "1+"
@@ -180,7 +180,10 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 arg(op, 3) + thread * arg(op, 5),
             )
             f = begin(op, 0)
-            for k in range(n32):
+            alone = arg(op, 4) != 0
+            first = np.int64(0) if alone else n32 * thread // n_threads
+            last = n32 if alone else n32 * (thread + 1) // n_threads
+            for k in range(first, last):
                 emit_one(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), k, q, q2, meta, 1)
         else:
             n_tiles = (n_tokens + TILE - 1) // TILE
