@@ -59,6 +59,16 @@ class Family:
         return e.b.xor(self.codes(e, p, s, k), e.const("i8x64", -128))
 
 
+    def power(self, s: int) -> int:
+        """Bits by which `lifted_codes` of sub-block ``s`` stand higher than its codes."""
+        return 0
+
+    def lifted_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
+        """The codes of an unsigned family, up to 255, where they lie in their bytes if that saves a shift: for one
+        token and machines that multiply unsigned bytes of full range."""
+        return self.codes(e, p, s, k)
+
+
 class RaggedFamily(Family):
     """A family that also describes tails (``blocks.tails``): it finds everything through the fields of its layout, and
     those of a tail of ``m`` weights lie elsewhere. ``RaggedFamily()`` is the whole block."""
@@ -93,6 +103,20 @@ class RaggedFamily(Family):
         if shift >= up:
             return e.bytes_lshr(raw, shift - up, mask << up)
         return e.bytes_shl(e.and_(raw, mask << shift), up - shift)
+
+
+class PlaneFamily(RaggedFamily):
+    """Codes that are the numbers of field ``qs``, those of a sub-block in one place of their bytes (but in tails)."""
+
+    def power(self, s: int) -> int:
+        return 0 if self.is_tail else self.fields["qs"].place(self.sub * s)[1]
+
+    def codes(self, e: Any, p: Any, s: int, k: int) -> Any:
+        return self.planes(e, p, "qs", self.sub * s + 4 * k)
+
+    def lifted_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
+        power = self.power(s)
+        return self.planes(e, p, "qs", self.sub * s + 4 * k, power) if power else self.codes(e, p, s, k)
 
 
 class FloatFamily:

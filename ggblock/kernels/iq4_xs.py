@@ -1,11 +1,10 @@
 """IQ4_XS: 8 sub-blocks of 32; ``d * (sc - 32) * level`` with the levels of IQ4_NL and 6-bit scales."""
 from .families import RaggedFamily
-from .iq4_nl import LEVELS, RAISED
+from .iq4_nl import Levels
 
 
-class IQ4_XS(RaggedFamily):
+class IQ4_XS(Levels, RaggedFamily):
     name = "iq4_xs"
-    signed = True
 
     def prepare(self, e, p):
         wide = e.zero("i32x16").type
@@ -23,11 +22,8 @@ class IQ4_XS(RaggedFamily):
         sc = e.b.sub(e.b.or_(low, high), e.const("i32x16", 32))
         return e.i_to_f32(sc), None
 
-    def codes(self, e, p, s, k):
-        return e.lookup16(LEVELS, self.planes(e, p, "qs", 32 * s + 4 * k))
-
-    def raised_codes(self, e, p, s, k):
-        return e.lookup16(RAISED, self.planes(e, p, "qs", 32 * s + 4 * k))
+    def index(self, e, p, s, k):
+        return self.planes(e, p, "qs", 32 * s + 4 * k)
 
 
 FAMILY = IQ4_XS()

@@ -54,8 +54,7 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
     if len(bases) > 1 and tokens > 1 and e.machine.pins:  # accumulators of both terms are more than the registers
         return [dots for base in bases for dots in _dots(e, fam, p, (base,), s, tokens)]
     groups = fam.sub // 4
-    raised = fam.signed and e.machine.signed_bias
-    dot = e.dot_ss if fam.signed and not raised else e.dot_us
+    dot = e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
     narrow = None if fam.signed else e.machine.narrow
     # groups of four whose products, two to a lane, cannot leave int16
     together = 32767 // (2 * 127 * fam.max_code) if narrow else 1
@@ -65,7 +64,7 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
         for k in range(first, min(groups, first + together)):
             if tokens == 1:  # codes are loaded in the order in which they lie (see the page's head)
                 e.order()
-            codes = fam.raised_codes(e, p, s, k) if raised else fam.codes(e, p, s, k)
+            codes = _codes(e, fam, p, s, k, tokens)
             for t in range(tokens):
                 at = ((s * groups + k) * tokens + t) * 4
                 for term, base in enumerate(bases):
@@ -80,6 +79,14 @@ def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int
         if together > 1:
             acc = [[narrow[1](e.b, a, h) for a, h in zip(*both, strict=True)] for both in zip(acc, pairs, strict=True)]
     return acc
+
+
+def _codes(e: Emit, fam: Any, p: Any, s: int, k: int, tokens: int) -> Any:
+    """Codes as the machine multiplies them: where it takes unsigned bytes of full range, signed ones raised, and others
+    lifted for one token."""
+    if fam.signed:
+        return (fam.raised_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
+    return (fam.lifted_codes if tokens == 1 and e.machine.signed_bias else fam.codes)(e, p, s, k)
 
 
 def _place(fam: Any, s: int, tokens: int) -> int:
@@ -108,27 +115,33 @@ def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tot
     """One panel block of a quantized family against one token; returns the new sum.
 
     Factors that all sub-blocks share are applied once, to what the sub-blocks add up to: K-quants are a quarter faster.
+    So are the powers of two of lifted codes: Q2_K a tenth.
     """
     b, shared = e.b, fam.prepare(e, p)
     whole = fam.whole(e, shared)
     zero = float(e.machine.signed_bias) if fam.signed else fam.zero
-    scaled, offsets = (e.zero("f32x16"), e.zero("f32x16")) if whole else (total, None)
+    sums, offsets = ({}, e.zero("f32x16")) if whole else ({0: total}, None)
     for s in range(fam.block // fam.sub):
         at32, which = _place(fam, s, 1), 1 if fam.sub == 32 else 2 + s % 2
         scale, offset = fam.parts(e, p, shared, s)
         terms = [of_one[0] for of_one in _dots(e, fam, p, bases, s, 1)]
         dots = terms[0] if len(terms) == 1 else b.add(e.shl(terms[0], 8), terms[1])
+        power = fam.power(s) if e.machine.signed_bias and not fam.signed else 0
+        scaled = sums.setdefault(power, e.zero("f32x16"))
         value, d = b.sitofp(dots, llvm_type("f32x16")), e.splat_load(meta, at32, "f32")
         x = e.splat_load(meta, at32 + 4 * which, "f32")
         if zero:
-            value = e.fma(value, d, b.fmul(x, e.const("f32x16", -zero)))
-            scaled = e.fma(value, scale, scaled)
+            value = e.fma(value, d, b.fmul(x, e.const("f32x16", -zero * 2**power)))
+            sums[power] = e.fma(value, scale, scaled)
         else:
-            scaled = e.fma(value, b.fmul(scale, d), scaled)
+            sums[power] = e.fma(value, b.fmul(scale, d), scaled)
         if offset is not None and whole:
             offsets = e.fma(offset, x, offsets)
         elif offset is not None:
-            scaled = e.fma(offset, x, scaled)
+            sums[power] = e.fma(offset, x, sums[power])
+    scaled = sums.pop(0, None) or e.zero("f32x16")
+    for power, lifted in sums.items():
+        scaled = e.fma(lifted, e.const("f32x16", 2.0**-power), scaled)
     if not whole:
         return scaled
     total = e.fma(scaled, whole[0], total)
@@ -146,9 +159,8 @@ def _block(
     sums = list(sums)
     for s in range(fam.block // fam.sub):
         scale, offset = fam.scale(e, p, shared, s)
-        if fam.signed and e.machine.signed_bias:
-            extra = b.fmul(scale, e.const("f32x16", -float(e.machine.signed_bias)))
-            offset = extra if offset is None else b.fadd(offset, extra)
+        if fam.signed and e.machine.signed_bias:  # no signed type has offsets of its own
+            offset = b.fmul(scale, e.const("f32x16", -float(e.machine.signed_bias)))
         add = partial(_add, e, fam, p, meta=meta, s=s, tokens=tokens, offset=offset, sums=sums)
         if mixed:  # a negative scale says that there is a second term, to all tokens of the tile
             loud = b.icmp_signed("<", e.load(meta, _place(fam, s, tokens), "i32"), ir.Constant(ir.IntType(32), 0))

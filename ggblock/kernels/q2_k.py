@@ -1,8 +1,8 @@
 """Q2_K: 16 sub-blocks of 16; ``d * sc * code - dmin * m``, scale and min the nibbles of one byte."""
-from .families import RaggedFamily
+from .families import PlaneFamily
 
 
-class Q2_K(RaggedFamily):
+class Q2_K(PlaneFamily):
     name = "q2_k"
     max_code = 3
     sub = 16
@@ -16,9 +16,6 @@ class Q2_K(RaggedFamily):
     def parts(self, e, p, shared, s):
         both = e.b.zext(shared[1][s], e.zero("i32x16").type)
         return e.u_to_f32(e.and_(both, 15)), e.u_to_f32(e.lshr(both, 4))
-
-    def codes(self, e, p, s, k):
-        return self.planes(e, p, "qs", 16 * s + 4 * k)
 
 
 FAMILY = Q2_K()

@@ -1,5 +1,5 @@
 """Q4_K: 8 sub-blocks of 32; ``d * sc * code - dmin * m`` with 6-bit scales and mins."""
-from .families import RaggedFamily
+from .families import PlaneFamily
 
 
 def scales_and_mins(e, p, first):
@@ -15,7 +15,7 @@ def scales_and_mins(e, p, first):
     return scales, mins
 
 
-class Q4_K(RaggedFamily):
+class Q4_K(PlaneFamily):
     name = "q4_k"
     max_code = 15
 
@@ -28,9 +28,6 @@ class Q4_K(RaggedFamily):
 
     def parts(self, e, p, shared, s):
         return tuple(e.u_to_f32(e.part(v[s // 4], 16 * (s % 4), 16)) for v in shared[1])
-
-    def codes(self, e, p, s, k):
-        return self.planes(e, p, "qs", 32 * s + 4 * k)
 
 
 FAMILY = Q4_K()

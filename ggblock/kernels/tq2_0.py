@@ -1,8 +1,8 @@
 """TQ2_0: ``d * (code - 1)`` with two-bit codes and one scale for 256 weights."""
-from .families import RaggedFamily
+from .families import PlaneFamily
 
 
-class TQ2_0(RaggedFamily):
+class TQ2_0(PlaneFamily):
     name = "tq2_0"
     max_code = 3
     zero = 1.0
@@ -12,9 +12,6 @@ class TQ2_0(RaggedFamily):
 
     def parts(self, e, p, d, s):
         return d, None
-
-    def codes(self, e, p, s, k):
-        return self.planes(e, p, "qs", 32 * s + 4 * k)
 
 
 FAMILY = TQ2_0()
