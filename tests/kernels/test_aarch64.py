@@ -41,6 +41,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
         [],
         [f"quantize/{name}" for name in quantizers.MODULES]
         + [f"{kind}/{name}" for kind in ("scan", "widen") for name in ("f16", "bf16")]
+        + [f"embed/{name}" for name in (*FLOATS, "q4_0", "q6_k", "iq4_nl", "q4_k+96")]
         + ["scan/f32", "repack", "team", "post"],
     ),
 }
