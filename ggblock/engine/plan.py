@@ -54,11 +54,15 @@ class Rows:
 
 @dataclass
 class Activations:
-    """An operation that writes activations of width ``k``; its row is emitted once for each place and form."""
+    """An operation that writes activations of width ``k``; its row is emitted once for each place and form.
+
+    ``split``: threads share one token's work and wait for each other, instead of each doing all of it.
+    """
 
     kernel: str
     k: int
     operands: list[Any]
+    split: bool = False
     emitted: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -179,7 +183,8 @@ class Builder:
 
     def gate(self, kind: str, gate: Rows, up: Rows) -> Activations:
         """``act(gate) * up``; ``kind`` is "silu" or "gelu"."""
-        return Activations(f"gate/{kind}", gate.width, [gate.data, gate.stride, up.data, up.stride])
+        split = gate.width >= SPLIT and self.n_threads > 1
+        return Activations(f"gate/{kind}", gate.width, [gate.data, gate.stride, up.data, up.stride], split)
 
     def copy(self, x: Rows) -> Activations:
         return Activations("copy", x.width, [x.data, x.stride])
@@ -189,15 +194,13 @@ class Builder:
         assert a.k == w.n_cols, (w.tensor.name, a.k, w.n_cols)
         modes = ("f", "f") if w.is_float else self.modes
         form = "f" if modes == ("f", "f") else "i"
-        buffers = self._activations(form, a.k)
-        b = buffers
-        split = a.kernel.startswith("gate/") and a.k >= SPLIT and self.n_threads > 1
-        thread_q, thread_meta = (0, 0) if split else (b.thread_q, b.thread_meta)
+        b = self._activations(form, a.k)
+        thread_q, thread_meta = (0, 0) if a.split else (b.thread_q, b.thread_meta)
         if (self.place, form) not in a.emitted:
             a.emitted.add((self.place, form))
             self._row(
                 f"{a.kernel}/{modes[0]}/{modes[1]}",
-                fields.ALWAYS if split else fields.BATCH,
+                fields.ALWAYS if a.split else fields.BATCH,
                 a.k,
                 b.q,
                 b.q2,

@@ -58,7 +58,6 @@ class Family:
         """The codes of a ``signed`` family plus 128, as unsigned bytes: for machines with a ``signed_bias``."""
         return e.b.xor(self.codes(e, p, s, k), e.const("i8x64", -128))
 
-
     def power(self, s: int) -> int:
         """Bits by which `lifted_codes` of sub-block ``s`` stand higher than its codes."""
         return 0
@@ -106,17 +105,20 @@ class RaggedFamily(Family):
 
 
 class PlaneFamily(RaggedFamily):
-    """Codes that are the numbers of field ``qs``, those of a sub-block in one place of their bytes (but in tails)."""
+    """Codes that are numbers of field ``qs``, those of a sub-block in one place of their bytes (but in tails)."""
 
     def power(self, s: int) -> int:
         return 0 if self.is_tail else self.fields["qs"].place(self.sub * s)[1]
 
+    def numbers(self, e: Any, p: Any, j: int, up: int) -> Any:
+        """Codes of weights ``j .. j + 3`` of the block as bits ``up`` and on: <64 x i8>."""
+        return self.planes(e, p, "qs", j, up)
+
     def codes(self, e: Any, p: Any, s: int, k: int) -> Any:
-        return self.planes(e, p, "qs", self.sub * s + 4 * k)
+        return self.numbers(e, p, self.sub * s + 4 * k, 0)
 
     def lifted_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
-        power = self.power(s)
-        return self.planes(e, p, "qs", self.sub * s + 4 * k, power) if power else self.codes(e, p, s, k)
+        return self.numbers(e, p, self.sub * s + 4 * k, self.power(s))
 
 
 class FloatFamily:

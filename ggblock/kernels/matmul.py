@@ -126,7 +126,7 @@ def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tot
         scale, offset = fam.parts(e, p, shared, s)
         terms = [of_one[0] for of_one in _dots(e, fam, p, bases, s, 1)]
         dots = terms[0] if len(terms) == 1 else b.add(e.shl(terms[0], 8), terms[1])
-        power = fam.power(s) if e.machine.signed_bias and not fam.signed else 0
+        power = fam.power(s) if e.machine.signed_bias else 0
         scaled = sums.setdefault(power, e.zero("f32x16"))
         value, d = b.sitofp(dots, llvm_type("f32x16")), e.splat_load(meta, at32, "f32")
         x = e.splat_load(meta, at32 + 4 * which, "f32")

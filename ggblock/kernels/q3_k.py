@@ -27,13 +27,7 @@ class Q3_K(PlaneFamily):
     def power(self, s):
         return min(super().power(s), 4)     # seven times 16 is the most that a byte holds
 
-    def codes(self, e, p, s, k):
-        return self.three_bits(e, p, 16 * s + 4 * k, 0)
-
-    def lifted_codes(self, e, p, s, k):
-        return self.three_bits(e, p, 16 * s + 4 * k, self.power(s))
-
-    def three_bits(self, e, p, j, up):
+    def numbers(self, e, p, j, up):
         return e.b.or_(self.planes(e, p, "qs", j, up), self.planes(e, p, "hmask", j, 2 + up))
 
 

@@ -7,11 +7,10 @@ class Q5_K(Q4_K):
     max_code = 31
 
     def power(self, s):
-        return 0
+        return 0        # five bits have no room to stand higher
 
-    def codes(self, e, p, s, k):
-        j = 32 * s + 4 * k
-        return e.b.or_(self.planes(e, p, "qs", j), self.planes(e, p, "qh", j, 4))
+    def numbers(self, e, p, j, up):
+        return e.b.or_(self.planes(e, p, "qs", j, up), self.planes(e, p, "qh", j, 4 + up))
 
 
 FAMILY = Q5_K()

@@ -317,11 +317,12 @@ def _draw(
 
 
 def _embedding(source: Source, output: Weight, batch: int, offloading: Any) -> Embedding:
+    """From panels where the host has them: those of a shared output matrix, or of a file in panels."""
     tensor = source.tensor("token_embd.weight", output.n_rows, output.n_cols)
-    weight = output if output.tensor is tensor else describe(tensor) if tensor.in_panels else None
-    if offloading is not None and offloading.placement.has(output.tensor.name):
-        weight = None if output.tensor is tensor else weight
-    return Embedding(tensor, weight, batch)
+    if output.tensor is not tensor:
+        return Embedding(tensor, describe(tensor) if tensor.in_panels else None, batch)
+    on_device = offloading is not None and offloading.placement.has(tensor.name)
+    return Embedding(tensor, None if on_device else output, batch)
 
 
 def _output_name(source: Source) -> str:
