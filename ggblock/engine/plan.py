@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fields
-from ..simd.host import TILE_TOKENS, host
+from ..simd.host import BF16_MACHINES, TILE_TOKENS, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
 from .team import Team
@@ -29,6 +29,11 @@ SPLIT = 1024  # columns from which on threads share the work of one token's gate
 
 def tile_tokens() -> int:
     return TILE_TOKENS[host().machine]
+
+
+def multiplies_bf16() -> bool:
+    """Whether this machine has dot products of bfloat16."""
+    return host().machine in BF16_MACHINES
 
 
 def round_up(n: int, to: int) -> int:

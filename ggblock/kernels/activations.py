@@ -20,10 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..simd.jit import inline
-from ..simd.machines import MACHINES
 from ..simd.vec import (
-    MACHINE,
-    bitcast,
     byte_sums,
     convert,
     lane_at,
@@ -35,6 +32,7 @@ from ..simd.vec import (
     round_even,
     select,
     splat,
+    stack,
     store,
     sum_of,
     vabs,
@@ -44,28 +42,19 @@ from ..simd.vec import (
     vsqrt,
     zero,
 )
+from .activation_tiles import BYTES, TILE, quantize_tile
 from .args import arg, arg_f32, state
 from .fields import META, N_TOKENS
 
-TILE = MACHINES[MACHINE].tile_tokens
 F = "f32x16"
 
 LOUD = np.float32(0.1)  # share of a row's rounding error from which 32 columns get a second term in mode "1+"
 
 
 @inline
-def spread(bytes16, to, stride):
-    """Four groups of four bytes, ``stride`` bytes apart."""
-    groups = bitcast(bytes16, "i32x4")
-    store(to, lane_of(groups, 0))
-    store(to + stride, lane_of(groups, 1))
-    store(to + 2 * stride, lane_of(groups, 2))
-    store(to + 3 * stride, lane_of(groups, 3))
-
-
-@inline
-def quantize32(a, b, q, q2, meta, tokens, two):
-    """32 values (``a``, ``b``: 16 each) as one or two terms of int8, with their scale and sums; see the module."""
+def quantize32(a, b, q, q2, meta, two):
+    """32 values of the only token (``a``, ``b``: 16 each) as one or two terms of int8, with their scale and sums; see
+    the module. ``activation_tiles`` does the same for tiles."""
     peak = max_of(vmax(vabs(a), vabs(b)))
     d = peak * np.float32(1 / 127)
     inverse = np.float32(127) / peak
@@ -75,9 +64,8 @@ def quantize32(a, b, q, q2, meta, tokens, two):
     xa, xb = a * v, b * v
     ra, rb = round_even(xa), round_even(xb)
     qa, qb = convert(convert(ra, "i32x16"), "i8x16"), convert(convert(rb, "i32x16"), "i8x16")
-    stride = 4 * tokens
-    spread(qa, q, stride)
-    spread(qb, q + 4 * stride, stride)
+    store(q, qa)
+    store(q + 16, qb)
     sums = byte_sums(qa, qb)
     low, high = lane_of(sums, 0), lane_of(sums, 1)
     if two:
@@ -86,16 +74,16 @@ def quantize32(a, b, q, q2, meta, tokens, two):
         s256 = splat(np.float32(256), F)
         ja = convert(convert(vmax(bottom, vmin(top, round_even((xa - ra) * s256))), "i32x16"), "i8x16")
         jb = convert(convert(vmax(bottom, vmin(top, round_even((xb - rb) * s256))), "i32x16"), "i8x16")
-        spread(ja, q2, stride)
-        spread(jb, q2 + 4 * stride, stride)
+        store(q2, ja)
+        store(q2 + 16, jb)
         rest = byte_sums(ja, jb)
         low = low * np.int32(256) + lane_of(rest, 0)
         high = high * np.int32(256) + lane_of(rest, 1)
         d = d * np.float32(1 / 256)
     store(meta, np.float32(d))
-    store(meta + stride, np.float32(d * np.float32(low + high)))
-    store(meta + 2 * stride, np.float32(d * np.float32(low)))
-    store(meta + 3 * stride, np.float32(d * np.float32(high)))
+    store(meta + 4, np.float32(d * np.float32(low + high)))
+    store(meta + 8, np.float32(d * np.float32(low)))
+    store(meta + 12, np.float32(d * np.float32(high)))
 
 
 @inline
@@ -112,19 +100,16 @@ def write_floats(a, b, x, tokens):
 
 
 def _emit(mode: str) -> Any:
-    """``emit(a, b, k32, q, q2, meta, tokens)``: 32 values at block ``k32`` of a token, in ``mode`` "1", "2" or "f";
-    "1+" starts as "1".
-    """
+    """``emit(a, b, k32, q, q2, meta)``: 32 values at block ``k32`` of the only token, in ``mode`` "1", "2" or "f"."""
     two = mode == "2"
 
     @inline
-    def as_int8(a, b, k32, q, q2, meta, tokens):
-        at = k32 * 32 * tokens
-        quantize32(a, b, q + at, q2 + at, meta + k32 * 4 * META * tokens, tokens, two)
+    def as_int8(a, b, k32, q, q2, meta):
+        quantize32(a, b, q + k32 * 32, q2 + k32 * 32, meta + k32 * 4 * META, two)
 
     @inline
-    def as_float(a, b, k32, q, q2, meta, tokens):
-        write_floats(a, b, q + k32 * 128 * tokens, tokens)
+    def as_float(a, b, k32, q, q2, meta):
+        write_floats(a, b, q + k32 * 128, 1)
 
     return as_float if mode == "f" else as_int8
 
@@ -146,11 +131,24 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
     Columns 0-7 of all these kernels: K, q, q2, meta, thread stride of q and of meta (one token: every thread writes a
     copy of its own, or, where the strides are 0, its share of the only one), bytes of a tile of q, of meta.
     """
-    emit_one, emit_many, emit_two = _emit(one), _emit(many), _emit("2")
-    mixed = many == "1+"
+    emit_one = _emit(one)
+    mixed, floats, two = many == "1+", many == "f", int(many == "2")
 
     @inline
-    def add_terms(op, tile, n32, n_tokens, factors):
+    def fill(op, tile, n_tokens, k, factors, x):
+        """32 columns of a tile's values, float32 (TILE, 32), at ``x``."""
+        for slot in range(TILE):
+            t = tile * TILE + slot
+            if t < n_tokens:
+                f = lane_at(factors, slot)
+                store(x + 128 * slot, value(op, t, 32 * k, f))
+                store(x + 128 * slot + 64, value(op, t, 32 * k + 16, f))
+            else:
+                store(x + 128 * slot, zero(F))
+                store(x + 128 * slot + 64, zero(F))
+
+    @inline
+    def add_terms(op, tile, n32, n_tokens, factors, x):
         """The second terms of a tile in mode "1+"; ``factors``: ``begin``'s results, a lane a token."""
         q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)
         meta = arg(op, 3) + tile * arg(op, 7)
@@ -160,14 +158,9 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
         for k in range(n32):
             at = meta + k * 4 * META * TILE
             if squares(at) > LOUD * whole:
+                fill(op, tile, n_tokens, k, factors, x)
+                quantize_tile(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, 1)
                 for slot in range(TILE):
-                    t = tile * TILE + slot
-                    if t < n_tokens:
-                        f = lane_at(factors, slot)
-                        a, b = value(op, t, 32 * k, f), value(op, t, 32 * k + 16, f)
-                        emit_two(a, b, k, q + 4 * slot, q2 + 4 * slot, meta + 4 * slot, TILE)
-                    else:
-                        emit_two(zero(F), zero(F), k, q + 4 * slot, q2 + 4 * slot, meta + 4 * slot, TILE)
                     store(at + 4 * slot, -load(at + 4 * slot, "f32"))
 
     def write(op, thread, n_threads):
@@ -184,27 +177,30 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
             first = np.int64(0) if alone else n32 * thread // n_threads
             last = n32 if alone else n32 * (thread + 1) // n_threads
             for k in range(first, last):
-                emit_one(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), k, q, q2, meta, 1)
+                emit_one(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), k, q, q2, meta)
         else:
             n_tiles = (n_tokens + TILE - 1) // TILE
+            x = stack(BYTES)
             for tile in range(n_tiles * thread // n_threads, n_tiles * (thread + 1) // n_threads):
+                q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)
+                meta = arg(op, 3) + tile * arg(op, 7)
                 factors = zero(F)
                 for slot in range(TILE):
-                    q, q2 = arg(op, 1) + tile * arg(op, 6) + 4 * slot, arg(op, 2) + tile * arg(op, 6) + 4 * slot
-                    meta = arg(op, 3) + tile * arg(op, 7) + 4 * slot
                     t = tile * TILE + slot
                     if t < n_tokens:
-                        f = begin(op, t)
-                        if mixed:
-                            here = less(vabs(lanes_of(F) - splat(np.float32(slot), F)), splat(np.float32(0.5), F))
-                            factors = select(here, splat(f, F), factors)
-                        for k in range(n32):
-                            emit_many(value(op, t, 32 * k, f), value(op, t, 32 * k + 16, f), k, q, q2, meta, TILE)
+                        here = less(vabs(lanes_of(F) - splat(np.float32(slot), F)), splat(np.float32(0.5), F))
+                        factors = select(here, splat(begin(op, t), F), factors)
+                for k in range(n32):
+                    fill(op, tile, n_tokens, k, factors, x)
+                    if floats:
+                        for slot in range(TILE):
+                            a, b = load(x + 128 * slot, F), load(x + 128 * slot + 64, F)
+                            write_floats(a, b, q + k * 128 * TILE + 4 * slot, TILE)
                     else:
-                        for k in range(n32):
-                            emit_many(zero(F), zero(F), k, q, q2, meta, TILE)
+                        at = k * 32 * TILE
+                        quantize_tile(x, q + at, q2 + at, meta + k * 4 * META * TILE, two)
                 if mixed:
-                    add_terms(op, tile, n32, n_tokens, factors)
+                    add_terms(op, tile, n32, n_tokens, factors, x)
 
     return write
 

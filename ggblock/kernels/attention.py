@@ -4,9 +4,9 @@ Many tokens: an item is a KV head and a tile of query tokens with all heads that
 pass by. One token: an item is a KV head and a chunk of ``CHUNK`` positions, so that long contexts keep every thread
 busy; ``combine`` merges the chunks. Chunks lie at fixed positions: results do not depend on the number of threads.
 
-Cache layout: see ``rope``; with 8 bits the two products are those of ``attention_q8_0``. All other arithmetic is
-float32. Queries come scaled by log2(e), so the softmax is in powers of
-two.
+Cache layout: see ``rope``; with 8 bits the two products are those of ``attention_q8_0``, and those of many tokens may
+be those of ``attention_bf16``. All other arithmetic is float32. Queries come scaled by log2(e), so the softmax is in
+powers of two.
 A masked score is -3e38: its weight is 2**-126 of the largest, which is nothing; a block in which a row sees nothing
 leaves a sum that the first real score multiplies by zero.
 """
@@ -39,7 +39,7 @@ from ..simd.vec import (
     vmax,
     zero,
 )
-from . import attention_q8_0, shapes
+from . import attention_bf16, attention_q8_0, shapes
 from .args import arg, larger, smaller, state
 from .attention_q8_0 import write_query
 from .fields import N_TOKENS, POSITION
@@ -55,12 +55,13 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
     """``C[rows, 16 * panels] (+)= A[rows, n] @ B[n, 16 * panels]``: the microkernel of both products of attention.
 
     A and C are float32, rows ``a_stride`` and ``c_stride`` bytes apart. Step ``k`` of B is ``b_step`` bytes after the
-    one
-    before; its panels of 16 are ``b_apart`` bytes apart; ``kind`` is "f16" or "f32". ``n`` is a multiple of 8, all
-    but ``n`` and the addresses are literals. ``ahead``: bytes ahead of B to prefetch into the second-level cache, or 0.
+    one before; its panels of 16 are ``b_apart`` bytes apart; ``kind`` is "f16", "f32", or "bf16": then A and B hold
+    pairs, which ``n`` counts. ``n`` is a multiple of 8; all but ``n`` and the addresses are literals. ``ahead``: bytes
+    ahead of B to prefetch into the second-level cache, or 0.
     """
     sa, sb, apart, p, sc, r = (v.literal_value for v in (a_stride, b_step, b_apart, panels, c_stride, rows))
     what, keep, far = kind.literal_value, add.literal_value, ahead.literal_value
+    pairs, loaded = what == "bf16", "i32x16" if what == "bf16" else F
     sig = types.void(
         types.int64,
         a_stride,
@@ -94,14 +95,14 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
                     if k % line == 0:
                         e.prefetch(pb, k * sb + far, 2)
                 w = [
-                    e.half_load(pb, k * sb + j * apart) if what == "f16" else e.load(pb, k * sb + j * apart, F)
+                    e.half_load(pb, k * sb + j * apart) if what == "f16" else e.load(pb, k * sb + j * apart, loaded)
                     for j in range(p)
                 ]
                 for row in range(r):
-                    x = e.splat_load(pa, row * sa + 4 * k, "f32")
+                    x = e.splat_load(pa, row * sa + 4 * k, loaded[:3])
                     for j in range(p):
                         at = (row * p + j) * chains + k % chains
-                        sums[at] = e.fma(x, w[j], sums[at])
+                        sums[at] = e.dot_bf16(sums[at], w[j], x) if pairs else e.fma(x, w[j], sums[at])
             return [e.at(pa, 32), e.at(pb, 8 * sb), *sums]
 
         start = []
@@ -123,16 +124,18 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
 
 
 def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any:
-    """``block(...)``: one block of up to ``block_keys`` keys against ``rows`` query rows, updating O, m and l."""
+    """``block(...)``: one block of up to ``block_keys`` keys against ``rows`` query rows, updating O, m and l.
+    ``cache`` is that of the KV cache or "bf16", what ``attention_bf16`` made of it."""
     padded = shapes.padded(size)
     if cache == "q8_0":
         return _online(padded * 4, rows, block_keys, *attention_q8_0.make_products(size, rows, block_keys, many))
-    width = 2 if cache == "f16" else 4
+    width = 4 if cache == "f32" else 2
+    each = 2 if cache == "bf16" else 1  # numbers a lane
     panel_bytes, key_step, row_bytes, value_step, score_bytes = (
         padded * 16 * width,
-        16 * width,
+        16 * width * each,
         padded * 4,
-        padded * width,
+        padded * width * each,
         block_keys * 4,
     )
     wide = MACHINES[MACHINE].lanes >= 16  # 32 registers of 16 lanes: two panels at a time
@@ -142,7 +145,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
     # 3.0 ms without, 2.5 with, 4.1 with prefetch into L1)
     far = 0 if many else max(16384, KEYS * value_step)
     values_wide = at_once > 1 and padded % (16 * at_once) == 0
-    value_apart = 16 * width
+    value_apart = 16 * width * each
 
     @inline
     def scores(q, keys, n_keys, p):
@@ -157,7 +160,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                     panel_bytes,
                     at_once,
                     cache,
-                    padded,
+                    padded // each,
                     p + 4 * done,
                     score_bytes,
                     rows,
@@ -175,7 +178,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                     panel_bytes,
                     1,
                     cache,
-                    padded,
+                    padded // each,
                     p + 4 * done + r * score_bytes,
                     score_bytes,
                     micro,
@@ -191,12 +194,12 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                 outer(
                     p,
                     score_bytes,
-                    values + d * width,
+                    values + d * width * each,
                     value_step,
                     value_apart,
                     at_once,
                     cache,
-                    n_keys,
+                    n_keys // each,
                     o + 4 * d,
                     row_bytes,
                     rows,
@@ -209,12 +212,12 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                     outer(
                         p + r * score_bytes,
                         score_bytes,
-                        values + d * width,
+                        values + d * width * each,
                         value_step,
                         value_apart,
                         1,
                         cache,
-                        n_keys,
+                        n_keys // each,
                         o + 4 * d + r * row_bytes,
                         row_bytes,
                         micro,
@@ -222,11 +225,12 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                         far,
                     )
 
-    return _online(row_bytes, rows, block_keys, scores, gather)
+    return _online(row_bytes, rows, block_keys, scores, gather, each == 2)
 
 
-def _online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any) -> Any:
-    """The block around its two products: masks, and the softmax that goes on from block to block."""
+def _online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any, short: bool = False) -> Any:
+    """The block around its two products: masks, and the softmax that goes on from block to block. ``short``: weights
+    are left as bfloat16, at the head of their rows."""
     score_bytes = block_keys * 4
 
     @inline
@@ -254,7 +258,10 @@ def _online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any
             shift = splat(now, F)
             for j in range(0, n_keys, 16):
                 w = vexp2(load(row + 4 * j, F) - shift)
-                store(row + 4 * j, w)
+                if short:
+                    store(row + 2 * j, attention_bf16.rounded(w))
+                else:
+                    store(row + 4 * j, w)
                 total = total + w
             if now > before:
                 alpha = lane_at(vexp2(splat(np.float32(before - now), F)), 0)
@@ -270,21 +277,25 @@ def _online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any
     return block
 
 
-def make_attention(group: str, size: str, cache: str) -> Any:
-    """Columns: 0 q float32 (n_tokens, heads, padded head), scaled; 1 KV heads; 2 key cache, 3 bytes a KV head; 4 value
+def make_attention(group: str, size: str, cache: str, products: str = "f32") -> Any:
+    """``products``: "bf16" for those of ``attention_bf16`` (a cache of halves, many tokens).
+
+    Columns: 0 q float32 (n_tokens, heads, padded head), scaled; 1 KV heads; 2 key cache, 3 bytes a KV head; 4 value
     cache, 5 bytes a KV head; 6 window (0: none); 7 out float32, 8 bytes a token; 9 scratch, 10 bytes a thread;
     11 partial results (``shapes.part_floats``) by KV head and chunk; 12 chunks that fit.
     """
     g, n = int(group), int(size)
     row_bytes = shapes.padded(n) * 4
     step_bytes = shapes.panel_bytes(n, cache) // 16  # of one position
-    coded = cache == "q8_0"
+    coded, short = cache == "q8_0", products == "bf16"
     padded = shapes.padded(n)
     per_item = shapes.tile_tokens(g, n)
     n_rows = per_item * g
     at_once = g if g <= MICRO_ROWS else 1
     step = shapes.decode_keys(n, cache)
-    many, one = _block(n, cache, MICRO_ROWS, KEYS, True), _block(n, cache, at_once, step, False)
+    many = _block(n, "bf16" if short else cache, MICRO_ROWS, KEYS, True)
+    one = _block(n, cache, at_once, step, False)
+    prepare, behind = attention_bf16.make_prepare(n), attention_bf16.keys_bytes(n)
     space_many, space_one = shapes.score_bytes(KEYS), shapes.score_bytes(step)
     whole = n % 16 == 0
 
@@ -359,6 +370,7 @@ def make_attention(group: str, size: str, cache: str) -> Any:
         high, m, l = low + 4 * n_rows, low + 8 * n_rows, low + 12 * n_rows
         q = low + 16 * n_rows
         o = q + n_rows * row_bytes
+        shorter = o + n_rows * row_bytes
         n_tiles = (n_tokens + per_item - 1) // per_item
         n_items = kv_heads * n_tiles
         for turn in range((n_items - thread + n_threads - 1) // n_threads):
@@ -372,6 +384,8 @@ def make_attention(group: str, size: str, cache: str) -> Any:
                 source = arg(op, 0) + (smaller(t, n_tokens - 1) * heads + h * g + r % g) * row_bytes
                 if coded:
                     write_query(source, q + r * row_bytes, padded)
+                elif short:
+                    attention_bf16.write_query(source, q + r * row_bytes, padded)
                 else:
                     for i in range(0, rolled(row_bytes), 64):
                         store(q + r * row_bytes + i, load(source + i, F))
@@ -383,11 +397,15 @@ def make_attention(group: str, size: str, cache: str) -> Any:
             for key in range(begin, end, KEYS):
                 n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                 masked = key + n_keys > first + 1 or (window > 0 and key < end - window)
+                k_block, v_block = keys + key * step_bytes, values + key * step_bytes
+                if short:
+                    prepare(k_block, v_block, n_keys, shorter)
+                    k_block, v_block = shorter, shorter + behind
                 for r in range(0, rolled(n_rows), MICRO_ROWS):
                     many(
                         q + r * row_bytes,
-                        keys + key * step_bytes,
-                        values + key * step_bytes,
+                        k_block,
+                        v_block,
                         key,
                         n_keys,
                         o + r * row_bytes,

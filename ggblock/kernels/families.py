@@ -39,15 +39,19 @@ class Family:
         None, a weight is ``(code - zero) * scale``."""
         raise AttributeError
 
-    def scale(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
-        """(scale, offset) of sub-block ``s``, complete: a weight is ``code * scale + offset``; offset may be None."""
+    def complete(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
+        """(scale, offset) of sub-block ``s``, complete: a weight is ``(code - zero) * scale + offset``; offset may be
+        None."""
         (scale, offset), whole = self.parts(e, p, shared, s), self.whole(e, shared)
         if whole:
             scale = e.b.fmul(whole[0], scale)
             offset = None if offset is None else e.b.fmul(whole[1], offset)
-        if self.zero:
-            offset = e.b.fmul(scale, e.const("f32x16", -self.zero))
         return scale, offset
+
+    def scale(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
+        """The same with ``zero`` in the offset: a weight is ``code * scale + offset``."""
+        scale, offset = self.complete(e, p, shared, s)
+        return scale, e.b.fmul(scale, e.const("f32x16", -self.zero)) if self.zero else offset
 
     def codes(self, e: Any, p: Any, s: int, k: int) -> Any:
         """Codes of weights ``4 k .. 4 k + 3`` of sub-block ``s``: <64 x i8>, row-major 16 x 4; at most 127, unsigned,

@@ -14,4 +14,7 @@ NEVER, ALWAYS, BATCH = 0, 1, 2
 # state: int64 values shared by all rows of a plan
 N_TOKENS, POSITION, N_STATE = 0, 1, 8
 
-META = 4    # floats per 32 activations and token: scale, scale * sum of all, of the first 16, of the last 16
+#: Words per 32 activations and token. Four floats: scale, scale * sum of all, of the first 16, of the last 16. Then,
+#: where tiles of tokens read them, whole numbers: -128 * sum of all, of the first 16, of the last 16.
+META = 7
+SCALES = 4  # the floats alone

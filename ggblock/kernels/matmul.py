@@ -44,24 +44,29 @@ from .fields import META, N_TOKENS
 GROUP_BYTES = 128 * 1024
 
 
-def _dots(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int) -> list[list[Any]]:
-    """Integer dot products of sub-block ``s``, by term and token, each <16 x i32>.
+def _dots(
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int, starts: list[Any] | None = None
+) -> list[list[Any]]:
+    """Integer dot products of sub-block ``s``, by term and token, each <16 x i32>; those of the last term are added to
+    ``starts``.
 
     The accumulators are pinned after each group: left alone, LLVM computes one half of the rows after the other on
     machines of 8 lanes and keeps codes and activations on the stack meanwhile (Q4_K on AVX2, one core of Zen 4: 17 GB/s
     instead of 22, 66 G multiply-adds a second instead of 99).
     """
+    first = [e.zero("i32x16")] * tokens
+    starts = starts or first
     if len(bases) > 1 and tokens > 1 and e.machine.pins:  # accumulators of both terms are more than the registers
-        return [dots for base in bases for dots in _dots(e, fam, p, (base,), s, tokens)]
+        return _dots(e, fam, p, bases[:-1], s, tokens) + _dots(e, fam, p, bases[-1:], s, tokens, starts)
     groups = fam.sub // 4
     dot = e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
     narrow = None if fam.signed else e.machine.narrow
     # groups of four whose products, two to a lane, cannot leave int16
     together = 32767 // (2 * 127 * fam.max_code) if narrow else 1
-    acc = [[e.zero("i32x16")] * tokens for _ in bases]
-    for first in range(0, groups, together):
+    acc = [list(first) for _ in bases[:-1]] + [list(starts)]
+    for start in range(0, groups, together):
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
-        for k in range(first, min(groups, first + together)):
+        for k in range(start, min(groups, start + together)):
             if tokens == 1:  # codes are loaded in the order in which they lie (see the page's head)
                 e.order()
             codes = _codes(e, fam, p, s, k, tokens)
@@ -95,20 +100,43 @@ def _place(fam: Any, s: int, tokens: int) -> int:
 
 
 def _add(
-    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, s: int, tokens: int, scale: Any, offset: Any,
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, first: int, scales: list[Any], tokens: int,
     sums: list[Any],
 ) -> list[Any]:  # fmt: skip
-    """``sums`` of all tokens and what sub-block ``s`` adds, with the terms of activations at ``bases``."""
-    b, at32, which = e.b, _place(fam, s, tokens), 1 if fam.sub == 32 else 2 + s % 2
-    acc, out = _dots(e, fam, p, bases, s, tokens), []
-    for t in range(tokens):
-        total = acc[0][t] if len(bases) == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
-        d = e.splat_load(meta, at32 + t * 4, "f32")
-        new = e.fma(b.sitofp(total, llvm_type("f32x16")), b.fmul(scale, d), sums[t])
-        if offset is not None:
-            new = e.fma(offset, e.splat_load(meta, at32 + (which * tokens + t) * 4, "f32"), new)
-        out.append(new)
+    """``sums`` of all tokens and what 32 columns add, sub-blocks ``first`` and on with their ``scales``, with the terms
+    of activations at ``bases``.
+
+    Where a type takes the same power of two off all of its codes, the dot products start with what that takes off them:
+    a shift, which costs nothing beside dot products, instead of a multiply-add, which costs as much as one of them.
+    """
+    b, shift, values, alone = e.b, _shift(e, fam), [None] * tokens, len(scales) == 1
+    for s, scale in enumerate(scales, first):
+        at, which = _place(fam, s, tokens), 4 if fam.sub == 32 else 5 + s % 2
+        starts = None
+        if shift is not None:
+            whole = [e.splat_load(meta, at + (which * tokens + t) * 4, "i32") for t in range(tokens)]
+            starts = [b.ashr(v, e.const("i32x16", shift)) if shift else v for v in whole]
+        acc = _dots(e, fam, p, bases, s, tokens, starts)
+        for t, before in enumerate(values):
+            total = acc[0][t] if len(bases) == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
+            value = b.sitofp(total, llvm_type("f32x16"))
+            values[t] = value if alone else b.fmul(value, scale) if before is None else e.fma(value, scale, before)
+    at, out = _place(fam, first, tokens), []
+    for t, value in enumerate(values):
+        d = e.splat_load(meta, at + t * 4, "f32")
+        out.append(e.fma(value, b.fmul(scales[0], d) if alone else d, sums[t]))
     return out
+
+
+def _zero(e: Emit, fam: Any) -> float:
+    """What is taken off a code as it is multiplied."""
+    return float(e.machine.signed_bias) if fam.signed else float(fam.zero)
+
+
+def _shift(e: Emit, fam: Any) -> int | None:
+    """Bits by which the sums of activations for tiles, -128 times, are more than ``-zero`` times, which is what dot
+    products start with; None where no power of two is taken off."""
+    return {2.0 ** (7 - n): n for n in range(8)}.get(_zero(e, fam))
 
 
 def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, total: Any) -> Any:
@@ -119,7 +147,7 @@ def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tot
     """
     b, shared = e.b, fam.prepare(e, p)
     whole = fam.whole(e, shared)
-    zero = float(e.machine.signed_bias) if fam.signed else fam.zero
+    zero = _zero(e, fam)
     sums, offsets = ({}, e.zero("f32x16")) if whole else ({0: total}, None)
     for s in range(fam.block // fam.sub):
         at32, which = _place(fam, s, 1), 1 if fam.sub == 32 else 2 + s % 2
@@ -155,18 +183,26 @@ def _block(
     b, terms, mixed = e.b, int(mode[0]), mode == "1+"
     if tokens == 1:
         return [_block_one(e, fam, p, (q, q2)[:terms], meta, sums[0])]
-    shared = fam.prepare(e, p)
-    sums = list(sums)
-    for s in range(fam.block // fam.sub):
-        scale, offset = fam.scale(e, p, shared, s)
-        if fam.signed and e.machine.signed_bias:  # no signed type has offsets of its own
-            offset = b.fmul(scale, e.const("f32x16", -float(e.machine.signed_bias)))
-        add = partial(_add, e, fam, p, meta=meta, s=s, tokens=tokens, offset=offset, sums=sums)
+    shared, each = fam.prepare(e, p), 32 // fam.sub
+    zero = _zero(e, fam) if _shift(e, fam) is None else 0.0
+    for first in range(0, fam.block // fam.sub, each):
+        scales, offsets = [], []
+        for s in range(first, min(first + each, fam.block // fam.sub)):
+            scale, offset = fam.complete(e, p, shared, s)
+            scales.append(scale)
+            if zero:
+                offset = b.fmul(scale, e.const("f32x16", -zero))
+            if offset is not None:
+                offsets.append((offset, _place(fam, s, tokens) + (1 if fam.sub == 32 else 2 + s % 2) * tokens * 4))
+        add = partial(_add, e, fam, p, meta=meta, first=first, tokens=tokens, sums=sums)
         if mixed:  # a negative scale says that there is a second term, to all tokens of the tile
-            loud = b.icmp_signed("<", e.load(meta, _place(fam, s, tokens), "i32"), ir.Constant(ir.IntType(32), 0))
-            sums = e.choose(loud, partial(add, (q, q2), scale=b.fneg(scale)), partial(add, (q,), scale=scale))
+            loud = b.icmp_signed("<", e.load(meta, _place(fam, first, tokens), "i32"), ir.Constant(ir.IntType(32), 0))
+            louder = [b.fneg(scale) for scale in scales]
+            sums = e.choose(loud, partial(add, (q, q2), scales=louder), partial(add, (q,), scales=scales))
         else:
-            sums = add((q, q2)[:terms], scale=scale)
+            sums = add((q, q2)[:terms], scales=scales)
+        for offset, at in offsets:
+            sums = [e.fma(offset, e.splat_load(meta, at + t * 4, "f32"), v) for t, v in enumerate(sums)]
     return sums
 
 

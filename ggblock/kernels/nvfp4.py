@@ -5,7 +5,7 @@ from .mxfp4 import ABOVE, CODES
 
 class NVFP4(RaggedFamily):
     name = "nvfp4"
-    max_code = 2 * ABOVE
+    max_code = max(CODES)
     sub = 16
     zero = float(ABOVE)
 

@@ -1,27 +1,35 @@
-"""Q1_0: ``d * (2 * bit - 1)``, 128 weights, lowest bit first."""
+"""Q1_0: ``d * (2 * bit - 1)``, 128 weights, lowest bit first.
+
+Codes here are 0 and 16: bits are spread over bytes, where the smaller of a bit from the fifth on and 16 is 16 or 0. To
+make it 1 takes a comparison, which is as expensive as a dot product.
+"""
 from .families import RaggedFamily
 
 
 class Q1_0(RaggedFamily):
     name = "q1_0"
-    max_code = 1
-    zero = 0.5
+    max_code = 16
+    zero = 8.0
 
     def prepare(self, e, p):
-        d = e.half_load(p, 0)
-        return e.b.fadd(d, d)
+        return e.b.fmul(e.half_load(p, 0), e.const("f32x16", 0.125))
 
-    def parts(self, e, p, twice, s):
-        return twice, None
+    def parts(self, e, p, eighth, s):
+        return eighth, None
 
     def codes(self, e, p, s, k):
         if self.is_tail:
-            return self.planes(e, p, "qs", 32 * s + 4 * k)
-        # the byte that holds bits 4 k .. 4 k + 3 of every row's word, four times; one bit is left in each
-        word = e.load(p, 16 * (2 + 4 * s), "i8x64")
-        byte = e.shuffle(word, [4 * (i // 4) + k // 2 for i in range(64)])
-        bit = e.b.and_(byte, e.bytes([1 << (4 * (k % 2) + i % 4) for i in range(64)]))
-        return e.call("umin", bit, e.const("i8x64", 1))
+            return e.bytes_shl(self.planes(e, p, "qs", 32 * s + 4 * k), 4)
+        return sixteens(e, e.load(p, 16 * (2 + 4 * s), "i8x64"), k)
+
+
+def sixteens(e, word, k):
+    """16 where bit ``4 k + i`` of a row's word (four bytes of <64 x i8>) is set, in its byte ``i``, else 0."""
+    if k % 2 == 0:
+        word = e.bytes_shl(word, 4)  # what leaves its byte is masked off
+    byte = e.shuffle(word, [4 * (i // 4) + k // 2 for i in range(64)])
+    bit = e.b.and_(byte, e.bytes([16 << i % 4 for i in range(64)]))
+    return e.call("umin", bit, e.const("i8x64", 16))
 
 
 FAMILY = Q1_0()

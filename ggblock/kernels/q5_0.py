@@ -1,15 +1,12 @@
 """Q5_0: ``d * (code - 16)``; bit ``j`` of a 32-bit word is the fifth bit of weight ``j``."""
 from .families import Family
+from .q1_0 import sixteens
 from .q4_0 import nibbles
 
 
 def fifth_bits(e, p, first, k):
     """16 where bit ``4 k + i`` of the word at block byte ``first`` is set, in byte ``i`` of every lane."""
-    word = e.load(p, 16 * first, "i32x16")
-    four = e.and_(e.lshr(word, 4 * k), 15)
-    # times 1 + 2**7 + 2**14 + 2**21 puts bit i at bit 8 i; shifted by 4 it is 16 in its byte
-    spread = e.b.mul(four, e.const("i32x16", 0x00204081))
-    return e.bitcast(e.shl(e.and_(spread, 0x01010101), 4), "i8x64")
+    return sixteens(e, e.load(p, 16 * first, "i8x64"), k)
 
 
 class Q5_0(Family):

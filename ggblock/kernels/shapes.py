@@ -37,8 +37,8 @@ def padded(size: int) -> int:
 
 
 def tile_tokens(group: int, size: int) -> int:
-    """Query tokens of an item of attention: about 32 rows, fewer where heads are large, always whole micro-tiles."""
-    rows = 32 if padded(size) <= 128 else 16
+    """Query tokens of an item of attention: about 48 rows, fewer where heads are large, always whole micro-tiles."""
+    rows = 48 if padded(size) <= 128 else 32
     tokens = max(1, rows // group)
     while tokens * group % MICRO_ROWS:
         tokens += 1
@@ -49,7 +49,8 @@ def scratch_bytes(group: int, size: int) -> int:
     """Bytes of scratch that a thread of attention needs."""
     many, one = max(tile_tokens(group, size) * group, group), MICRO_ROWS
     per_row = 2 * 4 * padded(size) + 4 * 4      # q and o, four words
-    most = max(many * per_row + score_bytes(KEYS), one * per_row + score_bytes(CHUNK))
+    bf16 = 2 * KEYS * padded(size) * 2          # keys and values of a block, see ``attention_bf16``
+    most = max(many * per_row + score_bytes(KEYS) + bf16, one * per_row + score_bytes(CHUNK))
     return -(-(most + 1024) // 4096) * 4096
 
 

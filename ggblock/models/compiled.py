@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .. import errors
 from ..engine.memory import Arena, buffer, floats
 from ..engine.placement import Offload, layer_of, parse
-from ..engine.plan import BATCH, Builder, Plan, Rows, bits_of, round_up
+from ..engine.plan import BATCH, Builder, Plan, Rows, bits_of, multiplies_bf16, round_up
 from ..engine.store import Notify, default_threads, kernels
 from ..engine.team import Team
 from ..engine.weights import Weight, describe, vector
@@ -126,7 +126,7 @@ class Layers:
         )
         group = c.n_heads // c.n_kv_heads
         b.op(
-            f"attention/{group}/{c.head}/{self.kv_type}",
+            f"attention/{group}/{c.head}/{self.kv_type}" + self._products(),
             fields.ALWAYS,
             self._turned,
             c.n_kv_heads,
@@ -151,6 +151,12 @@ class Layers:
             self._parts,
             self._chunks,
         )
+
+
+    def _products(self) -> str:
+        """Where activations are int8 anyway, attention over many tokens multiplies bfloat16 if the machine does."""
+        short = self.kv_type == "f16" and self.builder.modes[1] == "1+" and multiplies_bf16()
+        return "/bf16" if short else ""
 
 
 class CompiledModel:

@@ -14,10 +14,13 @@ import llvmlite.binding as llvm
 
 from ..errors import SettingError
 
-MACHINES = ("avx512", "avxvnni", "avx2", "neon", "portable")
+MACHINES = ("avx512bf16", "avx512", "avxvnni", "avx2", "neon", "portable")
 
 #: Tokens of a matrix-matrix tile, which its registers hold best; kernels and the engine's activation layout follow it.
-TILE_TOKENS = {"avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4, "portable": 4}
+TILE_TOKENS = {"avx512bf16": 8, "avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4, "portable": 4}
+
+#: Machines that multiply pairs of bfloat16: attention over many tokens uses it (``kernels.attention_bf16``).
+BF16_MACHINES = ("avx512bf16",)
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 
@@ -33,7 +36,7 @@ class Host:
 
 def _detect(arch: str, features: dict[str, bool]) -> str:
     if all(features.get(name) for name in _AVX512):
-        return "avx512"
+        return "avx512bf16" if features.get("avx512bf16") else "avx512"
     if features.get("avx2") and features.get("fma") and features.get("f16c"):
         return "avxvnni" if features.get("avxvnni") else "avx2"
     if arch.startswith("aarch64") and features.get("dotprod"):
@@ -43,6 +46,7 @@ def _detect(arch: str, features: dict[str, bool]) -> str:
 
 def _runs_on(machine: str, features: dict[str, bool]) -> bool:
     needs = {
+        "avx512bf16": (*_AVX512, "avx512bf16"),
         "avx512": _AVX512,
         "avxvnni": ("avxvnni", "avx2", "fma", "f16c"),
         "avx2": ("avx2", "fma", "f16c"),
@@ -77,6 +81,8 @@ def host() -> Host:
     if forced and forced != _detect(arch, features):
         # keep the CPU's schedule model, take away what the forced machine would not have
         drop = ["avx512", "avx10", "amx", "evex512"] if forced in ("avx2", "avxvnni") else []
+        if forced == "avx512":
+            drop += ["avx512bf16"]
         if forced == "avx2":
             drop += ["avxvnni"]
         if forced == "portable":

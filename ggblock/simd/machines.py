@@ -7,13 +7,14 @@ What LLVM does not find by itself is the integer dot product: 16 lanes of int32,
 ``dot_ss``  signed bytes of full range times signed bytes in [-127, 127]; a machine that only has the unsigned form
             adds ``signed_bias`` to the left side, and the caller subtracts ``signed_bias`` times the sum of the right
             side
+``dot_bf16``  16 lanes of float32, each plus the sum of two products of bfloat16, where a machine has it
 ``lookup16``  64 bytes below 16 replaced by the entries of a constant table of 16 bytes
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llvmlite import ir
@@ -22,6 +23,22 @@ from .host import TILE_TOKENS
 
 I8, I16, I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 V8, V32 = ir.VectorType(I8, 64), ir.VectorType(I32, 16)
+
+
+class BFloat(ir.types.Type):  # type: ignore[misc]
+    """LLVM's ``bfloat``, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat)
+
+    def __hash__(self) -> int:
+        return hash(BFloat)
+
+
+BF16 = BFloat()
 
 
 def declare(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
@@ -64,6 +81,12 @@ def _by_parts(b: Any, n: int, acc: Any, u: Any, s: Any, one: Callable[[Any, Any,
 
 def _avx512_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
     return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", V32, [V32, V8, V8]), [acc, u, s])
+
+
+def _avx512_bf16(b: Any, acc: Any, x: Any, y: Any) -> Any:
+    pairs, floats = ir.VectorType(BF16, 32), ir.VectorType(ir.FloatType(), 16)
+    f = declare(b, "llvm.x86.avx512bf16.dpbf16ps.512", floats, [floats, pairs, pairs])
+    return b.call(f, [acc, b.bitcast(x, pairs), b.bitcast(y, pairs)])
 
 
 def _avxvnni_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
@@ -177,6 +200,7 @@ class Machine:
     pins: bool = False
     #: (add, widen) where products of small codes may first be summed in int16 lanes, or None
     narrow: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    dot_bf16: Callable[[Any, Any, Any, Any], Any] | None = None
 
     @property
     def tile_tokens(self) -> int:
@@ -188,10 +212,13 @@ def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, 
     return lambda b, acc, w, s: dot_us(b, acc, _flip(b, w), s)
 
 
+_AVX512 = Machine(
+    "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 16
+)
+
 MACHINES = {
-    "avx512": Machine(
-        "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 16
-    ),
+    "avx512bf16": replace(_AVX512, name="avx512bf16", dot_bf16=_avx512_bf16),
+    "avx512": _AVX512,
     "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8, pins=True),
     "avx2": Machine(
         "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen)

@@ -80,6 +80,12 @@ def store(typingctx, address, value):
     return types.void(types.int64, value), codegen
 
 
+@intrinsic(prefer_literal=True)
+def stack(typingctx, n_bytes):
+    """The address of ``n_bytes`` (a literal) on the stack, one place for every call of the function that holds this."""
+    return types.int64(n_bytes), lambda c, b, s, a: _e(b).stack(n_bytes.literal_value)
+
+
 @intrinsic
 def store_half(typingctx, address, value):
     """Writes a float32 as an IEEE half, rounded to nearest even."""

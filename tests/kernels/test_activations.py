@@ -116,6 +116,23 @@ def loud(step: np.ndarray) -> np.ndarray:
     return found
 
 
+def test_tiles_hold_what_single_tokens_hold(tmp_path: Path) -> None:
+    """Two programs write activations, one for a token and one for tiles; with two terms both must agree to the bit."""
+    builder = Builder(("2", "2"), 2, max(TOKENS) + 3)
+    x, y = builder.rows(512), builder.rows(512)
+    builder.matmul(builder.copy(x), unit_codes(tmp_path, 512), y)
+    builder.barrier()
+    plan = builder.finish(team(2))
+    values = spread_values(13, 512, np.random.default_rng(6))
+    x.data[:13, :512] = values
+    plan.run(13, 0)
+    together = y.data[:13].copy()
+    for t in range(13):
+        x.data[:1, :512] = values[t]
+        plan.run(1, 0)
+        assert np.array_equal(y.data[0], together[t])
+
+
 @pytest.mark.parametrize("mode", ["two_mixed"])
 def test_quantized_copy(mode: str, tmp_path: Path) -> None:
     """Bytes within half a step of the value, two terms within a step of 1/256 (a remainder of half a step is cut to

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ggblock.engine.memory import floats
-from ggblock.engine.plan import Builder
+from ggblock.engine.plan import Builder, multiplies_bf16
 from ggblock.models.compiled import LOG2_E, Layers
 from ggblock.models.config import Config
 from ggblock.models.rope import RopeTable
@@ -34,13 +34,18 @@ class Shape:
     n_rot: int
     cache: str
     pairs: str = "norm"
+    modes: tuple[str, str] = ("f", "f")
 
     @property
     def heads(self) -> int:
         return self.group * self.kv_heads
 
     def __str__(self) -> str:
-        return f"{self.group}x{self.kv_heads}x{self.head}-{self.cache}"
+        return f"{self.group}x{self.kv_heads}x{self.head}-{self.cache}" + ("-int8" if self.modes[1] == "1+" else "")
+
+    def short(self, n_tokens: int) -> bool:
+        """Whether the products of so many tokens may be those of bfloat16."""
+        return n_tokens > 1 and self.cache == "f16" and self.modes[1] == "1+" and multiplies_bf16()
 
 
 class Attention:
@@ -56,7 +61,7 @@ class Attention:
     ) -> None:
         self.shape, self.window = shape, window
         self.scale = 1 / np.sqrt(shape.head)
-        builder = Builder(("f", "f"), n_threads, BATCH)
+        builder = Builder(shape.modes, n_threads, BATCH)
         config = Config("none", 1, 32, 32, shape.heads, shape.kv_heads, shape.head, shape.n_rot, 1, n_ctx, NORM_EPS)
         self.layers = layers = Layers(None, config, builder, n_ctx, shape.cache)  # type: ignore[arg-type]
         base = 10000.0 ** (-np.arange(0, shape.n_rot, 2) / shape.n_rot)
@@ -167,6 +172,7 @@ def naive_attention(
     position: int,
     window: int,
     coded: bool = False,
+    short: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Softmax in powers of two over the positions that each token sees, in float64, and a bound of the kernel's error.
 
@@ -178,6 +184,8 @@ def naive_attention(
 
     With a cache of 8 bits (``coded``) queries are rounded to multiples of max|q| / 8191 over 32 dimensions: half a step
     times |k| for each. Softmax weights are rounded too: see ``step_of_weights``.
+
+    With products of bfloat16 (``short``) q, k, v and the weights are each off by up to 2**-9 of themselves.
     """
     n, heads, head = q.shape
     group = heads // keys.shape[1]
@@ -192,10 +200,14 @@ def naive_attention(
             if coded:
                 peaks = np.repeat([np.abs(q[t, h][i : i + 32]).max() for i in range(0, head, 32)], 32)[:head]
                 error += (np.abs(k) @ peaks).max() * 0.5 / 8191 * (1 + 1e-3)
+            if short:
+                error += 2 * 2.0**-9 * (1 + 1e-2) * (np.abs(k) @ np.abs(q[t, h].astype(np.float64))).max()
             weights = np.exp2(scores - scores.max())
             lost = step_of_weights(weights, v, slice(low, position + t + 1)) if coded else 0.0
             lost = lost / weights.sum()
             weights /= weights.sum()
+            if short:
+                lost = 2 * 2.0**-9 * (1 + 1e-2) * (weights @ np.abs(v))
             spread = EPS * (scores.max() - scores.min())
             blocks = -(-len(scores) // 16) + 2
             delta = np.log(2) * (2 * error + spread) + (2 + 16 + 21 * blocks) * EPS
@@ -232,9 +244,13 @@ CODED = [
     Shape(1, 2, 16, 16, "q8_0"),
     Shape(8, 1, 80, 40, "q8_0"),
 ]
+SHORT = [Shape(s.group, s.kv_heads, s.head, s.n_rot, "f16", s.pairs, ("2", "1+")) for s in FEW] + [
+    Shape(1, 3, 16, 16, "f16", "norm", ("2", "1+"))
+]
 SHAPES = [
     *FEW,
     *CODED,
+    *SHORT,
     Shape(1, 3, 16, 16, "f32"),
     Shape(2, 2, 128, 64, "f16"),
     Shape(8, 1, 80, 80, "f16"),
@@ -256,7 +272,7 @@ def test_attention(window: int, shape: Shape) -> None:
         results = [a.run(q, k, v, position) for a in all_runs]
         keys, values = all_runs[0].cached(position + n)
         expected, bound = naive_attention(
-            all_runs[0].turned(n), keys, values, position, window, shape.cache == "q8_0"
+            all_runs[0].turned(n), keys, values, position, window, shape.cache == "q8_0", shape.short(n)
         )
         assert_close(results[0], expected, bound)
         assert all(np.array_equal(results[0], other) for other in results[1:])
@@ -284,14 +300,14 @@ def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
         assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
-@pytest.mark.parametrize("shape", [FEW[0], CODED[0]], ids=str)
+@pytest.mark.parametrize("shape", [FEW[0], CODED[0], SHORT[0]], ids=str)
 def test_scores_of_any_size(shape: Shape) -> None:
     """Scores up to thousands: the online softmax must neither overflow nor lose the largest."""
     a = Attention(shape, 2, 160)
     q, k, v = tokens(shape, 40, np.random.default_rng(12))
     got = a.run(q * 60, k * 60, v, 0)
     keys, values = a.cached(40)
-    expected, bound = naive_attention(a.turned(40), keys, values, 0, 0, shape.cache == "q8_0")
+    expected, bound = naive_attention(a.turned(40), keys, values, 0, 0, shape.cache == "q8_0", shape.short(40))
     assert_close(got, expected, bound)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from ...kernels.fields import META
+from ...kernels.fields import SCALES
 from . import jit
 from .words import as_bits
 
@@ -191,7 +191,7 @@ def writer(kind: str, form: str) -> Any:
             if two:
                 d = np.float32(d * np.float32(1 / 256))
             low, high = sums[4 * g] + sums[4 * g + 1], sums[4 * g + 2] + sums[4 * g + 3]
-            at = (np.int64(t) * words // 8 + start // 32 + g) * META
+            at = (np.int64(t) * words // 8 + start // 32 + g) * SCALES
             meta[at] = d
             meta[at + 1] = np.float32(d * (low + high))
             meta[at + 2] = np.float32(d * low)

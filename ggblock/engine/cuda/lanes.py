@@ -196,9 +196,13 @@ class Lanes:
         return self._uint(f"({a.text} >> {8 * four[0]} & 255) * {ONES}", "word")
 
     def call(self, name: str, a: Value, b: Value) -> Value:
-        if name != "umin" or b.text != str(ONES):
+        """The larger of whole numbers (``umax``); byte by byte the smaller of a word and a constant (``umin``)."""
+        if name == "umax" and a.type == "int":
+            return self._uint(f"{a.text} if {a.text} > {b.text} else {b.text}", "int")
+        if name != "umin" or a.type != "word":
             raise _refused(f"calling {name}")
-        return self.and_(self.sext(self.icmp_unsigned(">=", a, b), "word"), 1)
+        reached = self.icmp_unsigned(">=", a, b).text
+        return self._uint(f"({b.text} & {reached}) | ({a.text} & ({reached} ^ 0xFFFFFFFF))", "word", a)
 
     def lookup16(self, table: Sequence[int], index: Value) -> Value:
         """``table[index]`` for each byte below 16: two permutations of eight bytes, chosen by bit 3 of the index."""

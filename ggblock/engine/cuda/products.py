@@ -23,7 +23,7 @@ from numba import cuda
 from ...blocks import by_name, tails
 from ...format import panels
 from ...kernels import families
-from ...kernels.fields import META
+from ...kernels.fields import SCALES
 from . import jit, words
 from .lanes import VIEWS, Lanes, Value
 
@@ -112,7 +112,7 @@ def _integers(e: Lanes, fam: Any, size: int, tokens: int, terms: int) -> None:
             for k, c in enumerate(codes):
                 e.line(f"dot_{term} = dp4a({_word(c)}, {term}[np.uint64(x + {k})], dot_{term})")
         total = "dot_q" if terms == 1 else "dot_q * 256 + dot_q2"
-        e.line(f"m = (x // 8) * {META}")
+        e.line(f"m = (x // 8) * {SCALES}")
         e.line(f"add = np.float32({total}) * np.float32({scale.text} * meta[np.uint64(m)])")
         if offset is not None:
             which = 1 if fam.sub == 32 else 2 + s % 2

@@ -84,7 +84,7 @@ class Memory:
             return self._one("h", k, 4 * words, np.uint16), self.none["u"], self.none["f"]
         q2 = self._one("q2", k, words, np.uint32) if form == "2" else self.none["u"]
         return (
-            self._one("q", k, words, np.uint32), q2, self._one("meta", k, words // 8 * fields.META, np.float32)
+            self._one("q", k, words, np.uint32), q2, self._one("meta", k, words // 8 * fields.SCALES, np.float32)
         )  # fmt: skip
 
     def _one(self, kind: str, k: int, n: int, dtype: Any) -> Any:
@@ -248,7 +248,7 @@ class AttendStep:
     """Rows ``attention`` and ``combine`` together: some tokens at a time, so that partial results have room."""
 
     def __init__(self, memory: Memory, name: str, operands: list[Any], n_ctx: int) -> None:
-        _, group, size, cache = name.split("/")
+        _, group, size, cache, *_ = name.split("/")  # how the CPU multiplies does not matter here
         g, n = int(group), int(size)
         o = operands
         cache = "f32" if cache == "f32" else "f16"

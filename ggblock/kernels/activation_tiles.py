@@ -1,0 +1,120 @@
+"""Int8 activations of a whole tile of tokens at once: what ``activations.quantize32`` does for one token, to the bit.
+
+Lanes are tokens where a token has one number: scales and sums of 8 tokens take the instructions of one. Codes are
+turned by shuffles into the order of the layout, where 4 columns of one token are followed by those of the next. Half
+the time of one token after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.extending import intrinsic
+
+from ..simd.emit import Emit, llvm_type
+from ..simd.machines import MACHINES, joined
+from ..simd.vec import MACHINE, emit_max
+
+TILE = MACHINES[MACHINE].tile_tokens
+BYTES = 128 * TILE  # of 32 float32 columns of a tile
+
+
+def _turned(e: Emit, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Lanes of ``a`` and ``b``, which count on from those of ``a``."""
+    return e.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+
+def _largest(e: Emit, vectors: list[Any]) -> Any:
+    """The largest lane of each of ``TILE`` <16 x float>, as <TILE x float>.
+
+    Two vectors are folded into one inside every 128 bits, twice: then each 128 bits hold one lane of four tokens.
+    """
+    for _ in range(2):
+        folded = []
+        for x, y in zip(vectors[::2], vectors[1::2], strict=True):
+            even = [i + j for i in range(0, 16, 4) for j in (0, 2, 16, 18)]
+            folded.append(emit_max(e, _turned(e, x, y, even), _turned(e, x, y, [i + 1 for i in even])))
+        vectors = folded
+    flat, groups = joined(e.b, vectors), 4
+    while groups > 1:
+        groups //= 2
+        at = [8 * groups * v + i for v in range(TILE // 4) for i in range(4 * groups)]
+        flat = emit_max(e, _turned(e, flat, flat, at), _turned(e, flat, flat, [i + 4 * groups for i in at]))
+    return flat
+
+
+def _spread(e: Emit, codes: list[Any], to: Any, at: int) -> list[Any]:
+    """Stores 16 columns of all tokens, ``codes`` by token (<16 x i8>), as (4 groups, TILE, 4); returns that, <64 x i8>
+    each."""
+    words = joined(e.b, [e.bitcast(v, "i32x4") for v in codes])
+    order = [4 * t + g for g in range(4) for t in range(TILE)]
+    words = _turned(e, words, words, order)
+    out = []
+    for i in range(0, 4 * TILE, 16):
+        part = e.bitcast(e.part(words, i, 16), "i8x64")
+        e.store(to, at + 4 * i, part)
+        out.append(part)
+    return out
+
+
+def _sums(e: Emit, parts: list[Any]) -> Any:
+    """Sums of the codes of 16 columns by token, <TILE x i32>, from what ``_spread`` returned."""
+    total = e.zero("i32x16")
+    for part in parts:
+        total = e.dot_us(total, e.const("i8x64", 1), part)
+    n = 16
+    while n > TILE:
+        n //= 2
+        total = e.b.add(e.part(total, 0, n), e.part(total, n, n))
+    return total
+
+
+@intrinsic(prefer_literal=True)
+def quantize_tile(typingctx, x, q, q2, meta, two):
+    """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``x``, as one or two terms of int8; see ``activations``."""
+    both = two.literal_value
+
+    def codegen(c, builder, s, args):
+        e, b = Emit(builder, MACHINE), builder
+        source, first, second, to = args[:4]
+        name = f"f32x{TILE}"
+        const = lambda value: e.const(name, value)  # noqa: E731
+        halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
+        peak = _largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)])
+        d = b.fmul(peak, const(1 / 127))
+        inverse = b.fdiv(const(127.0), peak)
+        # zeros, or a denormal scale: zero for every purpose; NaN stays NaN
+        inverse = b.select(b.fcmp_ordered("<", inverse, const(3e38)), inverse, b.fmul(peak, const(0.0)))
+        factors = [e.splat(b.extract_element(inverse, ir.Constant(ir.IntType(32), t))) for t in range(TILE)]
+        sums, rests = [], []
+        for i, values in enumerate(halves):
+            steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
+            rounded = [e.rint(v) for v in steps]
+            sums.append(_sums(e, _spread(e, [_bytes(e, v) for v in rounded], first, 16 * TILE * i)))
+            if both:
+                rest = [_remainder(e, v, r) for v, r in zip(steps, rounded, strict=True)]
+                rests.append(_sums(e, _spread(e, [_bytes(e, v) for v in rest], second, 16 * TILE * i)))
+        if both:
+            sums = [b.add(e.shl(n, 8), rest) for n, rest in zip(sums, rests, strict=True)]
+            d = b.fmul(d, const(1 / 256))
+        sums.insert(0, b.add(*sums))
+        e.store(to, 0, d)
+        for row, n in enumerate(sums, 1):
+            e.store(to, 4 * TILE * row, b.fmul(d, b.sitofp(n, llvm_type(name))))
+            e.store(to, 4 * TILE * (row + 3), b.sub(e.zero(f"i32x{TILE}"), e.shl(n, 7)))
+        return c.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64, two), codegen
+
+
+def _bytes(e: Emit, whole: Any) -> Any:
+    return e.b.trunc(e.b.fptosi(whole, llvm_type("i32x16")), llvm_type("i8x16"))
+
+
+def _remainder(e: Emit, value: Any, rounded: Any) -> Any:
+    """What rounding left, in steps of 1/256, cut to [-127, 127]."""
+    steps = e.rint(e.b.fmul(e.b.fsub(value, rounded), e.const("f32x16", 256.0)))
+    low = e.b.select(e.b.fcmp_ordered("<", steps, e.const("f32x16", 127.0)), steps, e.const("f32x16", 127.0))
+    return emit_max(e, low, e.const("f32x16", -127.0))
