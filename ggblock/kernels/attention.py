@@ -434,7 +434,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
 def make_combine(group: str, size: str) -> Any:
     """Merges the chunks of one token. Columns: 0 KV heads, 1 window, 2 out, 3 partial results, 4 chunks that fit.
 
-    Split by head. Does nothing when many tokens are processed: then ``attention`` has written its results.
+    Split by head, while there is one chunk by KV head, as ``attention`` is: then each thread needs its own results
+    alone. Does nothing when many tokens are processed: then ``attention`` has written its results.
     """
     g, n = int(group), int(size)
     row_bytes = shapes.padded(n) * 4
@@ -447,7 +448,8 @@ def make_combine(group: str, size: str) -> Any:
         chunks = position // CHUNK - start // CHUNK + 1
         heads = arg(op, 0) * g
         step = g * (row_bytes + 64)
-        for head in range(heads * thread // n_threads, heads * (thread + 1) // n_threads):
+        each = g if position < CHUNK else 1
+        for head in range(heads // each * thread // n_threads * each, heads // each * (thread + 1) // n_threads * each):
             part = arg(op, 3) + (head // g * arg(op, 4) * g + head % g) * (row_bytes + 64)
             best = MASKED
             for c in range(chunks):

@@ -29,7 +29,7 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
     heads,
     padded head), 12 factor on q, 13 key cache, 14 bytes a KV head, 15 value cache, 16 bytes a KV head, 17 scratch,
     18 bytes of scratch a thread (a padded head), 19 q norm weight, 20 k norm weight, with eps in the upper half of
-    column 12. Split by token and head.
+    column 12. Split by token and head; one token by KV head, as ``attention`` is.
     """
     half, coded = cache == "f16", cache == "q8_0"
     neox = pairs == "neox"
@@ -75,9 +75,14 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
         width = 2 if half else 4
         panel_bytes = 16 * padded + (padded + 31) // 32 * 32  # see shapes.panel_bytes
         per_token = heads + 2 * kv_heads
-        n_items = n_tokens * per_token
-        for item in range(n_items * thread // n_threads, n_items * (thread + 1) // n_threads):
+        group = heads // kv_heads
+        alone = n_tokens == 1
+        n_items, each = (kv_heads, group + 2) if alone else (n_tokens * per_token, 1)
+        for item in range(n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each):
             t, h = item // per_token, item % per_token
+            if alone:  # the KV head's queries, its key, its value
+                kv, i = item // each, item % each
+                h = kv * group + i if i < group else heads + (i - group) * kv_heads + kv
             at = position + t
             table = arg(op, 10) + at * n_rot * 4
             if h < heads:

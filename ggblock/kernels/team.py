@@ -17,7 +17,8 @@ import numpy as np
 
 from ..simd.jit import inline
 from ..simd.vec import atomic_add, atomic_load, atomic_store, call_address, call_kernel, load, pause, store
-from .fields import ALWAYS, BARRIER, BATCH, KERNEL, N_TOKENS, ROW, STATE
+from .fields import ALWAYS, BARRIER, DEEP, KERNEL, N_TOKENS, NEVER, POSITION, ROW, STATE
+from .shapes import CHUNK
 from .sync import (
     ARRIVED,
     CONDITION,
@@ -105,7 +106,14 @@ def walk(sync, thread, n_threads):
         op = plan + i * (8 * ROW)
         call_kernel(load(op + 8 * KERNEL, "i64"), op, thread, n_threads)
         when = load(op + 8 * BARRIER, "i64")
-        if when == ALWAYS or (when == BATCH and load(load(op + 8 * STATE, "i64") + 8 * N_TOKENS, "i64") != 1):
+        shared = load(op + 8 * STATE, "i64")
+        if when == ALWAYS or (
+            when != NEVER
+            and (
+                load(shared + 8 * N_TOKENS, "i64") != 1
+                or (when == DEEP and load(shared + 8 * POSITION, "i64") >= CHUNK)
+            )
+        ):
             barrier(sync, n_threads)
 
 

@@ -92,7 +92,8 @@ class Layers:
     ) -> None:
         """q, k and v are in their buffers: turns them, stores keys and values, leaves the result in ``attended``.
 
-        ``table`` None: a layer without positions, nothing is turned."""
+        ``table`` None: a layer without positions, nothing is turned. While one token's context is a single chunk,
+        threads go through all three operations with KV heads of their own and wait for nobody."""
         c, b = self.config, self.builder
         cache = KvCache(self._arena, c.n_kv_heads, self._head_bytes)
         self.caches.append(cache)
@@ -101,7 +102,7 @@ class Layers:
         norms = "none" if q_norm is None and k_norm is None else "norm"
         b.op(
             f"rope/{pairs}/{self.kv_type}/{norms}",
-            fields.ALWAYS,
+            fields.DEEP,
             self.q.data,
             self.q.stride,
             c.n_heads,
@@ -127,7 +128,7 @@ class Layers:
         group = c.n_heads // c.n_kv_heads
         b.op(
             f"attention/{group}/{c.head}/{self.kv_type}" + self._products(),
-            fields.ALWAYS,
+            fields.DEEP,
             self._turned,
             c.n_kv_heads,
             cache.keys,
