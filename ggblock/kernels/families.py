@@ -24,6 +24,7 @@ class Family:
     sub = 32            # weights that share a scale and an offset
     max_code = 127      # no code is larger, unless signed
     zero = 0.0          # what is taken off a code
+    one_word = False    # all codes of a sub-block need one word, which is loaded once if no fence comes between them
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
 
     def prepare(self, e: Any, p: Any) -> Any:

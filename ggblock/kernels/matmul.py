@@ -67,8 +67,8 @@ def _dots(
     for start in range(0, groups, together):
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
         for k in range(start, min(groups, start + together)):
-            if tokens == 1:  # codes are loaded in the order in which they lie (see the page's head)
-                e.order()
+            if tokens == 1 and not (k and fam.one_word):
+                e.order()  # codes are loaded in the order in which they lie: see the page's head
             codes = _codes(e, fam, p, s, k, tokens)
             for t in range(tokens):
                 at = ((s * groups + k) * tokens + t) * 4

@@ -10,6 +10,7 @@ class Q1_0(RaggedFamily):
     name = "q1_0"
     max_code = 16
     zero = 8.0
+    one_word = True
 
     def prepare(self, e, p):
         return e.b.fmul(e.half_load(p, 0), e.const("f32x16", 0.125))
