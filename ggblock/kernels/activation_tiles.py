@@ -15,15 +15,10 @@ from numba.core.extending import intrinsic
 
 from ..simd.emit import Emit, llvm_type
 from ..simd.machines import MACHINES, joined
-from ..simd.vec import MACHINE, emit_max
+from ..simd.vec import MACHINE, emit_max, emit_min
 
 TILE = MACHINES[MACHINE].tile_tokens
 BYTES = 128 * TILE  # of 32 float32 columns of a tile
-
-
-def _turned(e: Emit, a: Any, b: Any, lanes: list[int]) -> Any:
-    """Lanes of ``a`` and ``b``, which count on from those of ``a``."""
-    return e.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def _largest(e: Emit, vectors: list[Any]) -> Any:
@@ -34,14 +29,14 @@ def _largest(e: Emit, vectors: list[Any]) -> Any:
     for _ in range(2):
         folded = []
         for x, y in zip(vectors[::2], vectors[1::2], strict=True):
-            even = [i + j for i in range(0, 16, 4) for j in (0, 2, 16, 18)]
-            folded.append(emit_max(e, _turned(e, x, y, even), _turned(e, x, y, [i + 1 for i in even])))
+            both, even = joined(e.b, [x, y]), [i + j for i in range(0, 16, 4) for j in (0, 2, 16, 18)]
+            folded.append(emit_max(e, e.shuffle(both, even), e.shuffle(both, [i + 1 for i in even])))
         vectors = folded
     flat, groups = joined(e.b, vectors), 4
     while groups > 1:
         groups //= 2
         at = [8 * groups * v + i for v in range(TILE // 4) for i in range(4 * groups)]
-        flat = emit_max(e, _turned(e, flat, flat, at), _turned(e, flat, flat, [i + 4 * groups for i in at]))
+        flat = emit_max(e, e.shuffle(flat, at), e.shuffle(flat, [i + 4 * groups for i in at]))
     return flat
 
 
@@ -50,7 +45,7 @@ def _spread(e: Emit, codes: list[Any], to: Any, at: int) -> list[Any]:
     each."""
     words = joined(e.b, [e.bitcast(v, "i32x4") for v in codes])
     order = [4 * t + g for g in range(4) for t in range(TILE)]
-    words = _turned(e, words, words, order)
+    words = e.shuffle(words, order)
     out = []
     for i in range(0, 4 * TILE, 16):
         part = e.bitcast(e.part(words, i, 16), "i8x64")
@@ -116,5 +111,4 @@ def _bytes(e: Emit, whole: Any) -> Any:
 def _remainder(e: Emit, value: Any, rounded: Any) -> Any:
     """What rounding left, in steps of 1/256, cut to [-127, 127]."""
     steps = e.rint(e.b.fmul(e.b.fsub(value, rounded), e.const("f32x16", 256.0)))
-    low = e.b.select(e.b.fcmp_ordered("<", steps, e.const("f32x16", 127.0)), steps, e.const("f32x16", 127.0))
-    return emit_max(e, low, e.const("f32x16", -127.0))
+    return emit_max(e, emit_min(e, steps, e.const("f32x16", 127.0)), e.const("f32x16", -127.0))

@@ -295,7 +295,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
     step = shapes.decode_keys(n, cache)
     many = _block(n, "bf16" if short else cache, MICRO_ROWS, KEYS, True)
     one = _block(n, cache, at_once, step, False)
-    prepare, behind = attention_bf16.make_prepare(n), attention_bf16.keys_bytes(n)
+    prepare, behind = attention_bf16.make_prepare(n), shapes.bf16_bytes(n)
     space_many, space_one = shapes.score_bytes(KEYS), shapes.score_bytes(step)
     whole = n % 16 == 0
 
@@ -434,8 +434,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
 def make_combine(group: str, size: str) -> Any:
     """Merges the chunks of one token. Columns: 0 KV heads, 1 window, 2 out, 3 partial results, 4 chunks that fit.
 
-    Split by head, while there is one chunk by KV head, as ``attention`` is: then each thread needs its own results
-    alone. Does nothing when many tokens are processed: then ``attention`` has written its results.
+    Split by head; while there is one chunk, by KV head, as ``attention`` is: then a thread needs only its own results.
+    Does nothing when many tokens are processed: then ``attention`` has written its results.
     """
     g, n = int(group), int(size)
     row_bytes = shapes.padded(n) * 4
@@ -446,10 +446,9 @@ def make_combine(group: str, size: str) -> Any:
         position, window = state(op, POSITION), arg(op, 1)
         start = larger(np.int64(0), position + 1 - window) if window > 0 else np.int64(0)
         chunks = position // CHUNK - start // CHUNK + 1
-        heads = arg(op, 0) * g
         step = g * (row_bytes + 64)
-        each = g if position < CHUNK else 1
-        for head in range(heads // each * thread // n_threads * each, heads // each * (thread + 1) // n_threads * each):
+        n_items, each = (arg(op, 0), g) if position < CHUNK else (arg(op, 0) * g, 1)
+        for head in range(n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each):
             part = arg(op, 3) + (head // g * arg(op, 4) * g + head % g) * (row_bytes + 64)
             best = MASKED
             for c in range(chunks):

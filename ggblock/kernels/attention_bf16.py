@@ -52,9 +52,9 @@ def write_query(x, to, size):
 
 def make_prepare(size: int) -> Any:
     """``prepare(keys, values, n_keys, to)``: ``n_keys`` keys and values (a multiple of 16) as the products read them;
-    values go ``keys_bytes(size)`` behind keys."""
+    values go ``shapes.bf16_bytes(size)`` behind keys."""
     padded = shapes.padded(size)
-    panel, behind = padded * 32, keys_bytes(size)
+    panel, behind = padded * 32, shapes.bf16_bytes(size)
 
     @inline
     def prepare(keys, values, n_keys, to):
@@ -66,8 +66,3 @@ def make_prepare(size: int) -> Any:
                 store(at + 2 * i, pairs(first + i, first + padded * 2 + i))
 
     return prepare
-
-
-def keys_bytes(size: int) -> int:
-    """Scratch for the keys of a block, as much again for its values."""
-    return shapes.KEYS * shapes.padded(size) * 2

@@ -15,9 +15,8 @@ token's loads of codes are fenced (``Emit.order``): left alone, the compiler loa
 order of its own. Q6_K on one core of Zen 4 whose memory gives 29 GB/s: 9 GB/s in the order of the block's bytes and 21
 with every line prefetched; in the order of the panel 14 without fences, 28 with them.
 
-Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: float32
-(n_tiles, K/32, 4, T) = d, s, s of the first 16, s of the last 16; floats: float32 (n_tiles, K, T). T is 1 for one
-token.
+Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: words
+(n_tiles, K/32, META, T), which ``fields`` lists; floats: float32 (n_tiles, K, T). T is 1 for one token.
 
 Error bound of a row: |error| <= sum over sub-blocks of (|w| . |x - d q|) + K * 2**-24 * sum |terms|; the first part is
 the activations' rounding, at most d/2 (one term) or about d/512 (two terms) each.
@@ -99,6 +98,12 @@ def _place(fam: Any, s: int, tokens: int) -> int:
     return s * fam.sub // 32 * META * tokens * 4
 
 
+def _sums_at(fam: Any, s: int, tokens: int) -> int:
+    """Byte of the block's meta at which the scaled sums of sub-block ``s`` begin; those in whole numbers lie three rows
+    further."""
+    return _place(fam, s, tokens) + (1 if fam.sub == 32 else 2 + s % 2) * tokens * 4
+
+
 def _add(
     e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, first: int, scales: list[Any], tokens: int,
     sums: list[Any],
@@ -111,10 +116,10 @@ def _add(
     """
     b, shift, values, alone = e.b, _shift(e, fam), [None] * tokens, len(scales) == 1
     for s, scale in enumerate(scales, first):
-        at, which = _place(fam, s, tokens), 4 if fam.sub == 32 else 5 + s % 2
         starts = None
         if shift is not None:
-            whole = [e.splat_load(meta, at + (which * tokens + t) * 4, "i32") for t in range(tokens)]
+            at = _sums_at(fam, s, tokens) + 3 * tokens * 4
+            whole = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
             starts = [b.ashr(v, e.const("i32x16", shift)) if shift else v for v in whole]
         acc = _dots(e, fam, p, bases, s, tokens, starts)
         for t, before in enumerate(values):
@@ -150,14 +155,13 @@ def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tot
     zero = _zero(e, fam)
     sums, offsets = ({}, e.zero("f32x16")) if whole else ({0: total}, None)
     for s in range(fam.block // fam.sub):
-        at32, which = _place(fam, s, 1), 1 if fam.sub == 32 else 2 + s % 2
         scale, offset = fam.parts(e, p, shared, s)
         terms = [of_one[0] for of_one in _dots(e, fam, p, bases, s, 1)]
         dots = terms[0] if len(terms) == 1 else b.add(e.shl(terms[0], 8), terms[1])
         power = fam.power(s) if e.machine.signed_bias else 0
         scaled = sums.setdefault(power, e.zero("f32x16"))
-        value, d = b.sitofp(dots, llvm_type("f32x16")), e.splat_load(meta, at32, "f32")
-        x = e.splat_load(meta, at32 + 4 * which, "f32")
+        value, d = b.sitofp(dots, llvm_type("f32x16")), e.splat_load(meta, _place(fam, s, 1), "f32")
+        x = e.splat_load(meta, _sums_at(fam, s, 1), "f32")
         if zero:
             value = e.fma(value, d, b.fmul(x, e.const("f32x16", -zero * 2**power)))
             sums[power] = e.fma(value, scale, scaled)
@@ -193,7 +197,7 @@ def _block(
             if zero:
                 offset = b.fmul(scale, e.const("f32x16", -zero))
             if offset is not None:
-                offsets.append((offset, _place(fam, s, tokens) + (1 if fam.sub == 32 else 2 + s % 2) * tokens * 4))
+                offsets.append((offset, _sums_at(fam, s, tokens)))
         add = partial(_add, e, fam, p, meta=meta, first=first, tokens=tokens, sums=sums)
         if mixed:  # a negative scale says that there is a second term, to all tokens of the tile
             loud = b.icmp_signed("<", e.load(meta, _place(fam, first, tokens), "i32"), ir.Constant(ir.IntType(32), 0))

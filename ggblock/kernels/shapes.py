@@ -45,12 +45,16 @@ def tile_tokens(group: int, size: int) -> int:
     return tokens
 
 
+def bf16_bytes(size: int) -> int:
+    """Scratch for the keys of a block as bfloat16, as much again for its values: see ``attention_bf16``."""
+    return KEYS * padded(size) * 2
+
+
 def scratch_bytes(group: int, size: int) -> int:
     """Bytes of scratch that a thread of attention needs."""
     many, one = max(tile_tokens(group, size) * group, group), MICRO_ROWS
     per_row = 2 * 4 * padded(size) + 4 * 4      # q and o, four words
-    bf16 = 2 * KEYS * padded(size) * 2          # keys and values of a block, see ``attention_bf16``
-    most = max(many * per_row + score_bytes(KEYS) + bf16, one * per_row + score_bytes(CHUNK))
+    most = max(many * per_row + score_bytes(KEYS) + 2 * bf16_bytes(size), one * per_row + score_bytes(CHUNK))
     return -(-(most + 1024) // 4096) * 4096
 
 

@@ -100,20 +100,24 @@ def barrier(sync, n_threads):
 
 
 @inline
+def due(op):
+    """Whether threads wait for each other after the row at ``op``."""
+    when = load(op + 8 * BARRIER, "i64")
+    if when == NEVER or when == ALWAYS:
+        return when == ALWAYS
+    shared = load(op + 8 * STATE, "i64")
+    if load(shared + 8 * N_TOKENS, "i64") != 1:
+        return True
+    return when == DEEP and load(shared + 8 * POSITION, "i64") >= CHUNK
+
+
+@inline
 def walk(sync, thread, n_threads):
     plan, n_rows = load(sync + 8 * PLAN, "i64"), load(sync + 8 * N_ROWS, "i64")
     for i in range(n_rows):
         op = plan + i * (8 * ROW)
         call_kernel(load(op + 8 * KERNEL, "i64"), op, thread, n_threads)
-        when = load(op + 8 * BARRIER, "i64")
-        shared = load(op + 8 * STATE, "i64")
-        if when == ALWAYS or (
-            when != NEVER
-            and (
-                load(shared + 8 * N_TOKENS, "i64") != 1
-                or (when == DEEP and load(shared + 8 * POSITION, "i64") >= CHUNK)
-            )
-        ):
+        if due(op):
             barrier(sync, n_threads)
 
 

@@ -153,7 +153,6 @@ class Layers:
             self._chunks,
         )
 
-
     def _products(self) -> str:
         """Where activations are int8 anyway, attention over many tokens multiplies bfloat16 if the machine does."""
         short = self.kv_type == "f16" and self.builder.modes[1] == "1+" and multiplies_bf16()

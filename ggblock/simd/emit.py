@@ -192,10 +192,8 @@ class Emit:
 
     def pairs_bf16(self, first: Any, second: Any) -> Any:
         """Two <16 x float> as <16 x i32>: a pair of bfloat16 a lane, ``first`` in the low half; ties to even."""
-        short, b = ir.VectorType(BF16, 16), self.b
-        halves = [b.bitcast(b.fptrunc(v, short), llvm_type("i16x16")) for v in (first, second)]
-        turns = [i // 2 + 16 * (i % 2) for i in range(32)]
-        return self.bitcast(b.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, 32), turns)), "i32x16")
+        both = joined(self.b, [self.f32_to_bf16(first), self.f32_to_bf16(second)])
+        return self.bitcast(self.shuffle(both, [i // 2 + 16 * (i % 2) for i in range(32)]), "i32x16")
 
     def f32_to_bf16(self, value: Any) -> Any:
         """<16 x float> as the bits of bfloat16, <16 x i16>; ties to even."""

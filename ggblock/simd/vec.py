@@ -202,6 +202,11 @@ def emit_max(e: Emit, x: Any, y: Any) -> Any:
     return e.b.select(e.b.fcmp_ordered(">", x, y), x, y)
 
 
+def emit_min(e: Emit, x: Any, y: Any) -> Any:
+    """The smaller of two floats, y where either is NaN."""
+    return e.b.select(e.b.fcmp_ordered("<", x, y), x, y)
+
+
 @intrinsic
 def vmax(typingctx, x, y):
     """Lane by lane the larger; y where either is NaN."""
@@ -211,7 +216,7 @@ def vmax(typingctx, x, y):
 @intrinsic
 def vmin(typingctx, x, y):
     """Lane by lane the smaller; y where either is NaN."""
-    return x(x, y), lambda c, b, s, a: b.select(b.fcmp_ordered("<", a[0], a[1]), a[0], a[1])
+    return x(x, y), lambda c, b, s, a: emit_min(_e(b), a[0], a[1])
 
 
 @intrinsic
