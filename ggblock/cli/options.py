@@ -81,7 +81,7 @@ kv_option = click.option(
 )
 activations_option = click.option(
     "--activations", type=click.Choice(tuple(ACTIVATIONS)), default=None,
-    help="How activations are held: fast (int8 for many tokens, 15 bits for one), fine (15 bits for both) or exact "
+    help="How activations are held: fast (int8 for many tokens, 15 bits for one), fine (15 bits always) or exact "
     "(float32, slow). [default: fast]",
 )  # fmt: skip
 reference_option = click.option(

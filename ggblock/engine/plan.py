@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fields
+from ..kernels.families import mode_of_one
 from ..simd.host import BF16_MACHINES, TILE_TOKENS, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
@@ -219,8 +220,9 @@ class Builder:
         self.weights.append(w)
         if bias is not None:
             self.keep.append(bias)
+        one = mode_of_one(w.family, modes) if self.place == "cpu" else modes[0]
         self._row(
-            f"matmul/{w.family}/{modes[0]}/{modes[1]}",
+            f"matmul/{w.family}/{one}/{modes[1]}",
             fields.NEVER,
             w,
             w.n_panels,

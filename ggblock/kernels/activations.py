@@ -44,12 +44,9 @@ from ..simd.vec import (
 )
 from .activation_tiles import BYTES, TILE, quantize_tile
 from .args import arg, arg_f32, state
-from .fields import META, N_TOKENS
+from .fields import LOUD, META, N_TOKENS
 
 F = "f32x16"
-
-LOUD = np.float32(0.1)  # share of a row's rounding error from which 32 columns get a second term in mode "1+"
-
 
 @inline
 def quantize32(a, b, q, q2, meta, two):
@@ -77,6 +74,10 @@ def quantize32(a, b, q, q2, meta, two):
         store(q2, ja)
         store(q2 + 16, jb)
         rest = byte_sums(ja, jb)
+        first = np.float32(d * np.float32(1 / 256))
+        store(meta + 16, np.float32(first * np.float32(low + high)))
+        store(meta + 20, np.float32(first * np.float32(low)))
+        store(meta + 24, np.float32(first * np.float32(high)))
         low = low * np.int32(256) + lane_of(rest, 0)
         high = high * np.int32(256) + lane_of(rest, 1)
         d = d * np.float32(1 / 256)
@@ -157,7 +158,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
             whole += squares(meta + k * 4 * META * TILE)
         for k in range(n32):
             at = meta + k * 4 * META * TILE
-            if squares(at) > LOUD * whole:
+            if squares(at) > np.float32(LOUD) * whole:
                 fill(op, tile, n_tokens, k, factors, x)
                 quantize_tile(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, 1)
                 for slot in range(TILE):

@@ -7,6 +7,7 @@ the panel block, with units of ``u`` bytes row ``r``'s at ``r * u`` of there. A 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 from ..blocks import by_name, tails
@@ -14,6 +15,9 @@ from ..format import panels
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
             "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
+
+
+COARSE_BITS = 3.5   # a weight
 
 
 class Family:
@@ -24,7 +28,8 @@ class Family:
     sub = 32            # weights that share a scale and an offset
     max_code = 127      # no code is larger, unless signed
     zero = 0.0          # what is taken off a code
-    one_word = False    # all codes of a sub-block need one word, which is loaded once if no fence comes between them
+    per_line = 1        # calls of ``codes`` that need one line of memory: it is loaded once if no fence is between them
+    weave = None        # columns of a few in the order in which ``woven_codes`` has them; its use to one token
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
 
     def prepare(self, e: Any, p: Any) -> Any:
@@ -37,7 +42,7 @@ class Family:
 
     def parts(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
         """(scale, offset) of sub-block ``s``, each <16 x float>, without the factors of ``whole``. Where offset is
-        None, a weight is ``(code - zero) * scale``."""
+        None, a weight is ``(code - zero) * scale``; scale may be None, which is one, if ``whole`` has a factor."""
         raise AttributeError
 
     def complete(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
@@ -45,7 +50,7 @@ class Family:
         None."""
         (scale, offset), whole = self.parts(e, p, shared, s), self.whole(e, shared)
         if whole:
-            scale = e.b.fmul(whole[0], scale)
+            scale = whole[0] if scale is None else e.b.fmul(whole[0], scale)
             offset = None if offset is None else e.b.fmul(whole[1], offset)
         return scale, offset
 
@@ -73,6 +78,17 @@ class Family:
         return self.codes(e, p, s, k)
 
 
+    def walk(self, e: Any, p: Any) -> Iterator[tuple[int, int, Any, Any]] | None:
+        """All codes of a block in the order in which it is read, for one token and machines that multiply unsigned
+        bytes of full range: (sub-block, k, a, b), where codes ``4 k .. 4 k + 3`` of a sub-block, raised by ``power``,
+        are ``3 a - b``, each <64 x i8>. None where ``lifted_codes`` does."""
+        return None
+
+    def woven_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
+        """``codes`` of the columns that ``weave`` puts there."""
+        raise AttributeError
+
+
 class RaggedFamily(Family):
     """A family that also describes tails (``blocks.tails``): it finds everything through the fields of its layout, and
     those of a tail of ``m`` weights lie elsewhere. ``RaggedFamily()`` is the whole block."""
@@ -85,6 +101,8 @@ class RaggedFamily(Family):
         self.block, self.n_bytes = kind.block_size, kind.block_bytes
         self.fields = {field.name: field for field in kind.layout}
         self.places = panels.places(kind)
+        if m:
+            self.weave = None
 
     def at(self, field: str, byte: int = 0) -> int:
         """Where the units from byte ``byte`` of a field on begin in the panel block."""
@@ -149,6 +167,17 @@ def family(name: str) -> Any:
     if base not in FAMILIES:
         raise KeyError(name)
     return importlib.import_module(f"{__package__}.{base}").FAMILY
+
+
+def mode_of_one(name: str, modes: tuple[str, str]) -> str:
+    """How block family ``name`` multiplies one token of activations in ``modes`` (one token, many).
+
+    Of types with few bits a weight one token is bound by arithmetic, not by memory, if it has two terms everywhere; and
+    their weights are so rough that nothing is lost beside them by a second term only where it is worth it.
+    """
+    fam = family(name)
+    coarse = not isinstance(fam, FloatFamily) and 8 * fam.n_bytes < COARSE_BITS * fam.block
+    return "1+" if coarse and modes == ("2", "1+") else modes[0]
 
 
 def tail(name: str) -> Any:

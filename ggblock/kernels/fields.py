@@ -14,7 +14,11 @@ NEVER, ALWAYS, BATCH, DEEP = 0, 1, 2, 3
 # state: int64 values shared by all rows of a plan
 N_TOKENS, POSITION, N_STATE = 0, 1, 8
 
-#: Words per 32 activations and token. Four floats: scale, scale * sum of all, of the first 16, of the last 16. Then,
-#: where tiles of tokens read them, whole numbers: -128 * sum of all, of the first 16, of the last 16.
+#: Words per 32 activations and token. Four floats: scale, scale * sum of all, of the first 16, of the last 16. Then
+#: three that depend: where tiles of tokens read them, whole numbers, -128 * sum of all, of the first 16, of the last
+#: 16; of one token with two terms, floats, scale * the same sums of the first term alone.
 META = 7
-SCALES = 4  # the floats alone
+SCALES = 4  # the first four alone
+
+#: Share of a row's rounding error, the sum of its squared scales, from which 32 columns get a second term in mode "1+".
+LOUD = 0.1

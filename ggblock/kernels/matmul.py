@@ -27,16 +27,18 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
 from ..simd.emit import Emit, llvm_type
+from ..simd.jit import inline
 from ..simd.machines import MACHINES
-from ..simd.vec import MACHINE
+from ..simd.vec import MACHINE, load
 from . import families
 from .args import arg, larger, smaller, state
-from .fields import META, N_TOKENS
+from .fields import LOUD, META, N_TOKENS
 
 #: Weights that many tokens go through together, so that a tile of activations comes from the third level once a group
 #: and not once a panel: 2 to 4 % of a prefill.
@@ -66,7 +68,7 @@ def _dots(
     for start in range(0, groups, together):
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
         for k in range(start, min(groups, start + together)):
-            if tokens == 1 and not (k and fam.one_word):
+            if tokens == 1 and k % fam.per_line == 0:
                 e.order()  # codes are loaded in the order in which they lie: see the page's head
             codes = _codes(e, fam, p, s, k, tokens)
             for t in range(tokens):
@@ -87,7 +89,9 @@ def _dots(
 
 def _codes(e: Emit, fam: Any, p: Any, s: int, k: int, tokens: int) -> Any:
     """Codes as the machine multiplies them: where it takes unsigned bytes of full range, signed ones raised, and others
-    lifted for one token."""
+    lifted for one token; woven for one token where the family says so."""
+    if tokens == 1 and fam.weave:
+        return fam.woven_codes(e, p, s, k)
     if fam.signed:
         return (fam.raised_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
     return (fam.lifted_codes if tokens == 1 and e.machine.signed_bias else fam.codes)(e, p, s, k)
@@ -98,10 +102,10 @@ def _place(fam: Any, s: int, tokens: int) -> int:
     return s * fam.sub // 32 * META * tokens * 4
 
 
-def _sums_at(fam: Any, s: int, tokens: int) -> int:
-    """Byte of the block's meta at which the scaled sums of sub-block ``s`` begin; those in whole numbers lie three rows
-    further."""
-    return _place(fam, s, tokens) + (1 if fam.sub == 32 else 2 + s % 2) * tokens * 4
+def _sums_at(fam: Any, s: int, tokens: int, first_term: bool = False) -> int:
+    """Byte of the block's meta at which the scaled sums of sub-block ``s`` begin, or one token's of the first term
+    alone. Where those lie, tiles have sums in whole numbers."""
+    return _place(fam, s, tokens) + ((1 if fam.sub == 32 else 2 + s % 2) + 3 * first_term) * tokens * 4
 
 
 def _add(
@@ -118,7 +122,7 @@ def _add(
     for s, scale in enumerate(scales, first):
         starts = None
         if shift is not None:
-            at = _sums_at(fam, s, tokens) + 3 * tokens * 4
+            at = _sums_at(fam, s, tokens, True)
             whole = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
             starts = [b.ashr(v, e.const("i32x16", shift)) if shift else v for v in whole]
         acc = _dots(e, fam, p, bases, s, tokens, starts)
@@ -144,49 +148,119 @@ def _shift(e: Emit, fam: Any) -> int | None:
     return {2.0 ** (7 - n): n for n in range(8)}.get(_zero(e, fam))
 
 
-def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, total: Any) -> Any:
-    """One panel block of a quantized family against one token; returns the new sum.
-
-    Factors that all sub-blocks share are applied once, to what the sub-blocks add up to: K-quants are a quarter faster.
-    So are the powers of two of lifted codes: Q2_K a tenth.
+def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, total: Any, terms: int) -> Any:
+    """One panel block of a quantized family against one token; returns the new sum. Of its ``terms`` of activations
+    those at ``bases`` count.
     """
-    b, shared = e.b, fam.prepare(e, p)
+    if len(bases) < terms:  # the scale is that of the second term, 1/256 of the first
+        block = _block_one(e, fam, p, bases, meta, e.zero("f32x16"), 0)
+        return e.fma(block, e.const("f32x16", 256.0), total)
+    if fam.weave:
+        bases = tuple(_woven(e, fam, base) for base in bases)
+    sums_at, shared = partial(_sums_at, fam, tokens=1, first_term=not terms), fam.prepare(e, p)
     whole = fam.whole(e, shared)
+    if whole:
+        return _scaled_once(e, fam, p, bases, meta, total, shared, whole, sums_at)
     zero = _zero(e, fam)
-    sums, offsets = ({}, e.zero("f32x16")) if whole else ({0: total}, None)
     for s in range(fam.block // fam.sub):
         scale, offset = fam.parts(e, p, shared, s)
-        terms = [of_one[0] for of_one in _dots(e, fam, p, bases, s, 1)]
-        dots = terms[0] if len(terms) == 1 else b.add(e.shl(terms[0], 8), terms[1])
-        power = fam.power(s) if e.machine.signed_bias else 0
-        scaled = sums.setdefault(power, e.zero("f32x16"))
-        value, d = b.sitofp(dots, llvm_type("f32x16")), e.splat_load(meta, _place(fam, s, 1), "f32")
-        x = e.splat_load(meta, _sums_at(fam, s, 1), "f32")
+        dot, d = _dot(e, fam, p, bases, s), e.splat_load(meta, _place(fam, s, 1), "f32")
+        x = e.splat_load(meta, sums_at(s), "f32")
         if zero:
-            value = e.fma(value, d, b.fmul(x, e.const("f32x16", -zero * 2**power)))
-            sums[power] = e.fma(value, scale, scaled)
+            total = e.fma(e.fma(dot, d, e.b.fmul(x, e.const("f32x16", -zero))), scale, total)
         else:
-            sums[power] = e.fma(value, b.fmul(scale, d), scaled)
-        if offset is not None and whole:
-            offsets = e.fma(offset, x, offsets)
-        elif offset is not None:
-            sums[power] = e.fma(offset, x, sums[power])
+            total = e.fma(dot, e.b.fmul(scale, d), total)
+        if offset is not None:
+            total = e.fma(offset, x, total)
+    return total
+
+
+def _woven(e: Emit, fam: Any, base: Any) -> Any:
+    """The address of one token's activations of a block in the order of ``fam.weave``."""
+    out, each = e.stack(fam.block), len(fam.weave)
+    for at in range(0, fam.block, 64):
+        order = [i // each * each + fam.weave[i % each] for i in range(64)]
+        e.store(out, at, e.shuffle(e.load(base, at, "i8x64"), order))
+    e.order(out)  # each four columns are then loaded into all lanes, which is cheaper than a shuffle
+    return out
+
+
+def _dot(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int) -> Any:
+    """Dot products of sub-block ``s`` with one token as floats, in steps of the last term."""
+    return _in_floats(e, [of_one[0] for of_one in _dots(e, fam, p, bases, s, 1)])
+
+
+def _in_floats(e: Emit, terms: list[Any]) -> Any:
+    whole = terms[0] if len(terms) == 1 else e.b.add(e.shl(terms[0], 8), terms[1])
+    return e.b.sitofp(whole, llvm_type("f32x16"))
+
+
+def _walked(e: Emit, fam: Any, bases: tuple[Any, ...], walk: Any) -> list[Any]:
+    """``_dot`` of every sub-block, of codes that come as ``fam.walk`` has them."""
+    b, groups = e.b, fam.sub // 4
+    sums: list[list[list[Any]]] = [[[e.zero("i32x16")] * 2 for _ in bases] for _ in range(fam.block // fam.sub)]
+    for s, k, *codes in walk:
+        for term, base in enumerate(bases):
+            for i, part in enumerate(codes):
+                e.order()  # loaded twice: an operand in memory costs nothing
+                sums[s][term][i] = e.dot_us(sums[s][term][i], part, e.bytes4(base, 4 * (s * groups + k)))
+    return [_in_floats(e, [b.sub(b.add(e.shl(a1, 1), a1), a2) for a1, a2 in terms]) for terms in sums]
+
+
+def _scaled_once(
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, total: Any, shared: Any, whole: Any, sums_at: Any
+) -> Any:
+    """A block whose sub-blocks share factors, against one token: these are applied once, to what the sub-blocks add up
+    to, and K-quants are a quarter faster. So are the powers of two of lifted codes: Q2_K a tenth. So is what a type
+    takes off its codes, and sub-blocks of 16 are added up before the activations' scale is applied.
+    """
+    b, zero, each = e.b, _zero(e, fam), max(1, 32 // fam.sub)
+    sums: dict[int, Any] = {}  # by the power of two of their codes
+    offsets, alike = e.zero("f32x16"), None  # alike: sum of the activations where all scales are one
+    walk = fam.walk(e, p) if e.machine.signed_bias else None
+    walked = _walked(e, fam, bases, walk) if walk else None
+    for first in range(0, fam.block // fam.sub, each):
+        power, value = fam.power(first) if e.machine.signed_bias else 0, None
+        for s in range(first, min(first + each, fam.block // fam.sub)):
+            scale, offset = fam.parts(e, p, shared, s)
+            dot = walked[s] if walked else _dot(e, fam, p, bases, s)
+            if scale is None:
+                value, x = dot, e.load(meta, sums_at(s), "f32")
+                alike = x if alike is None else b.fadd(alike, x)
+                continue
+            value = b.fmul(dot, scale) if value is None else e.fma(dot, scale, value)
+            if zero or offset is not None:
+                offsets = e.fma(scale if zero else offset, e.splat_load(meta, sums_at(s), "f32"), offsets)
+        d = e.splat_load(meta, _place(fam, first, 1), "f32")
+        sums[power] = e.fma(value, d, sums.get(power, e.zero("f32x16")))
     scaled = sums.pop(0, None) or e.zero("f32x16")
     for power, lifted in sums.items():
         scaled = e.fma(lifted, e.const("f32x16", 2.0**-power), scaled)
-    if not whole:
-        return scaled
+    if zero:
+        scaled = e.fma(e.splat(alike) if alike is not None else offsets, e.const("f32x16", -zero), scaled)
     total = e.fma(scaled, whole[0], total)
     return total if whole[1] is None else e.fma(offsets, whole[1], total)
 
 
+def _loud(e: Emit, fam: Any, meta: Any, limit: Any) -> Any:
+    """Whether the square of a scale of one token's activations of the block is more than ``limit``."""
+    b, peak = e.b, None
+    for first in range(0, fam.block, 32):
+        d = e.load(meta, first // 32 * META * 4, "f32")
+        peak = d if peak is None else b.select(b.fcmp_ordered(">", d, peak), d, peak)
+    return b.fcmp_ordered(">", b.fmul(peak, peak), limit)
+
+
 def _block(
-    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: list[Any]
+    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, limit: Any, sums: list[Any]
 ) -> list[Any]:
     """One panel block of a quantized family against ``tokens`` tokens; returns the new sums."""
     b, terms, mixed = e.b, int(mode[0]), mode == "1+"
+    if tokens == 1 and mixed:
+        one = partial(_block_one, e, fam, p, meta=meta, total=sums[0], terms=2)
+        return e.choose(_loud(e, fam, meta, limit), lambda: [one(bases=(q, q2))], lambda: [one(bases=(q,))])
     if tokens == 1:
-        return [_block_one(e, fam, p, (q, q2)[:terms], meta, sums[0])]
+        return [_block_one(e, fam, p, (q, q2)[:terms], meta, sums[0], terms)]
     shared, each = fam.prepare(e, p), 32 // fam.sub
     zero = _zero(e, fam) if _shift(e, fam) is None else 0.0
     for first in range(0, fam.block // fam.sub, each):
@@ -256,22 +330,21 @@ def _block_float(e: Emit, fam: Any, p: Any, x: Any, tokens: int, sums: list[Any]
 
 
 @intrinsic(prefer_literal=True)
-def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, family, tokens, mode):
+def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, limit, family, tokens, mode):
     """16 rows by ``tokens`` tokens over all columns: ``n_blocks`` whole blocks, and the tail that ``family`` may name.
     Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
 
-    ``mode``: "1" or "2" terms of int8 activations, "1+" a second where ``activations`` found it worth it, "f" float
-    activations (then at ``q``). ``bias``: address of 16
-    floats
-    added to every token (zeros where there is no bias).
+    ``mode``: "1" or "2" terms of int8 activations, "1+" a second where it is worth it (many tokens: where
+    ``activations`` says so; one: in blocks with a scale whose square is more than ``limit``), "f" float activations
+    (then at ``q``). ``bias``: address of 16 floats added to every token (zeros where there is no bias).
     """
     name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
     fam, last = families.family(name), families.tail(name)
-    sig = types.void(*[types.int64] * 9, family, tokens, mode)
+    sig = types.void(*[types.int64] * 9, types.float32, family, tokens, mode)
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
-        weights, first, second, metas, out, stride, blocks, add, bias_at = a[:9]
+        weights, first, second, metas, out, stride, blocks, add, bias_at, limit = a[:10]
         is_float = isinstance(fam, families.FloatFamily)
         floats = how == "f" or is_float
 
@@ -279,7 +352,7 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
             p, x0, x1, m, *sums = carried
             if floats:
                 return _block_float(e, fam, p, x0, n_tokens, sums)
-            return _block(e, fam, p, x0, x1, m, n_tokens, how, sums)
+            return _block(e, fam, p, x0, x1, m, n_tokens, how, limit, sums)
 
         def body(i: Any, carried: Any) -> Any:
             p, x0, x1, m = carried[:4]
@@ -317,14 +390,24 @@ def tile(typingctx, w, q, q2, meta, y, y_stride, n_blocks, accumulate, bias, fam
 
 
 def make_matmul(family: str, one: str, many: str) -> Any:
-    """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the mode of ``tile`` for one token and for tiles.
+    """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the mode of ``tile`` for one token and for tiles;
+    ``one`` "1+" takes activations of two terms.
 
     Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
     token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
     and bytes from one panel's bias to the next (0 where all share zeros), bytes of a tile of q, of meta.
     Split by panels, so results do not depend on the number of threads.
     """
-    tile_tokens = MACHINES[MACHINE].tile_tokens
+    tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one == "1+"
+
+    @inline
+    def limit_of(meta, n32):
+        whole = np.float32(0)
+        if mixed:
+            for k in range(n32):
+                d = load(meta + k * 4 * META, "f32")
+                whole += d * d
+        return np.float32(LOUD) * whole
 
     def matmul(op, thread, n_threads):
         w, n_panels, n_blocks, panel_bytes = arg(op, 0), arg(op, 1), arg(op, 2), arg(op, 3)
@@ -333,18 +416,20 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         n_tokens = state(op, N_TOKENS)
         first, last = n_panels * thread // n_threads, n_panels * (thread + 1) // n_threads
         if n_tokens == 1:
-            mine = thread * arg(op, 7)
+            mine, meta = thread * arg(op, 7), meta + thread * arg(op, 8)
+            limit = limit_of(meta, arg(op, 15) // (4 * META * tile_tokens))
             for panel in range(first, last):
                 tile(
                     w + panel * panel_bytes,
                     q + mine,
                     q2 + mine,
-                    meta + thread * arg(op, 8),
+                    meta,
                     y + panel * 64,
                     y_stride,
                     n_blocks,
                     accumulate,
                     bias + panel * bias_step,
+                    limit,
                     family,
                     1,
                     one,
@@ -366,6 +451,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                             n_blocks,
                             accumulate,
                             bias + panel * bias_step,
+                            np.float32(0),
                             family,
                             tile_tokens,
                             many,

@@ -1,7 +1,8 @@
 """Q1_0: ``d * (2 * bit - 1)``, 128 weights, lowest bit first.
 
 Codes here are 0 and 16: bits are spread over bytes, where the smaller of a bit from the fifth on and 16 is 16 or 0. To
-make it 1 takes a comparison, which is as expensive as a dot product.
+make it 1 takes a comparison, which is as expensive as a dot product. One token's activations are put in an order in
+which the same bit of a row's four bytes is taken by a shift and a mask.
 """
 from .families import RaggedFamily
 
@@ -10,18 +11,26 @@ class Q1_0(RaggedFamily):
     name = "q1_0"
     max_code = 16
     zero = 8.0
-    one_word = True
+    per_line = 8
+    weave = tuple(8 * i + j for j in range(8) for i in range(4))
 
     def prepare(self, e, p):
         return e.b.fmul(e.half_load(p, 0), e.const("f32x16", 0.125))
 
-    def parts(self, e, p, eighth, s):
+    def whole(self, e, eighth):
         return eighth, None
+
+    def parts(self, e, p, eighth, s):
+        return None, None
 
     def codes(self, e, p, s, k):
         if self.is_tail:
             return e.bytes_shl(self.planes(e, p, "qs", 32 * s + 4 * k), 4)
         return sixteens(e, e.load(p, 16 * (2 + 4 * s), "i8x64"), k)
+
+    def woven_codes(self, e, p, s, k):
+        word = e.load(p, 16 * (2 + 4 * s), "i8x64")
+        return e.bytes_lshr(word, k - 4, 16) if k > 4 else e.bytes_shl(e.and_(word, 1 << k), 4 - k)
 
 
 def sixteens(e, word, k):

@@ -13,7 +13,7 @@ class Q5_0(Family):
     max_code = 31
     n_bytes = 22
     zero = 16.0
-    one_word = True
+    per_line = 8
 
     def parts(self, e, p, d, s):
         return d, None

@@ -7,7 +7,7 @@ from .q5_0 import fifth_bits
 class Q5_1(Family):
     max_code = 31
     n_bytes = 24
-    one_word = True
+    per_line = 8
 
     def parts(self, e, p, d, s):
         return d, e.half_load(p, 32)

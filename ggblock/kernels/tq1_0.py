@@ -2,6 +2,10 @@
 
 Digit ``n`` of a byte is what overflows it when ``byte * 3**n mod 256`` is multiplied by 3: 0, 1 or 2. That is one for
 each of the two thresholds 256 / 3 and 512 / 3 that the byte reaches, so no multiplication is needed.
+
+Where bytes of full range are multiplied, one token needs no digits either: 256 times digit ``n`` is three times
+``byte * 3**n mod 256`` without ``byte * 3**(n + 1) mod 256``, so two dot products of such bytes take the place of two
+comparisons and what makes numbers of them.
 """
 from .families import RaggedFamily
 
@@ -22,8 +26,27 @@ class TQ1_0(RaggedFamily):
     def prepare(self, e, p):
         return e.half_load(p, self.at("d"))
 
-    def parts(self, e, p, d, s):
+    def whole(self, e, d):
         return d, None
+
+    def parts(self, e, p, d, s):
+        return None, None
+
+    def power(self, s):
+        return 0 if self.is_tail else 8
+
+    def walk(self, e, p):
+        return None if self.is_tail else self._walk(e, p)
+
+    def _walk(self, e, p):
+        for first in range(0, 52, 4):
+            e.order()
+            byte = e.load(p, self.places[first], "i8x64")
+            for n in range(5 if first < 48 else 4):
+                (following,) = e.held([e.b.add(e.b.add(byte, byte), byte)])  # LLVM would multiply by 27, in words
+                j = 32 * n + first if first < 32 else 160 + 16 * n + first - 32 if first < 48 else 240 + 4 * n
+                yield j // 32, j % 32 // 4, byte, following
+                byte = following
 
     def codes(self, e, p, s, k):
         if self.is_tail:                # one run of bytes for all weights

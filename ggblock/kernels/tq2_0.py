@@ -10,8 +10,11 @@ class TQ2_0(PlaneFamily):
     def prepare(self, e, p):
         return e.half_load(p, self.at("d"))
 
-    def parts(self, e, p, d, s):
+    def whole(self, e, d):
         return d, None
+
+    def parts(self, e, p, d, s):
+        return None, None
 
 
 FAMILY = TQ2_0()

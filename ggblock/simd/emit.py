@@ -78,19 +78,24 @@ class Emit:
         f = declare(self.b, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
         self.b.call(f, [self._pointer(address, offset, I8)] + [ir.Constant(I32, v) for v in (0, locality, 1)])
 
-    def order(self) -> None:
-        """Keeps the compiler from moving loads, stores and prefetches across this place; no instruction."""
-        self.b.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+    def order(self, *seen: Any) -> None:
+        """Keeps the compiler from moving loads, stores and prefetches across this place; no instruction. Those of a
+        ``stack`` only if its address is among ``seen``."""
+        form = "".join(["r,"] * len(seen)) + "~{memory}"
+        self.b.asm(ir.FunctionType(ir.VoidType(), [a.type for a in seen]), "", form, list(seen), True)
 
     def pin(self, values: Sequence[Any]) -> list[Any]:
         """``values``, which the compiler must have in registers at this place: what they are made of is computed before
         it, what is loaded after it stays after it. No instruction. Machines with registers enough are left alone.
         """
-        if not self.machine.pins:
-            return list(values)
+        return self.held(values) if self.machine.pins else list(values)
+
+    def held(self, values: Sequence[Any]) -> list[Any]:
+        """The same on all x86: the compiler no longer knows what ``values`` are made of."""
         b, parts = self.b, [p for v in values for p in registers(self.b, v, self.machine.lanes)]
         t = ir.LiteralStructType([p.type for p in parts]) if len(parts) > 1 else parts[0].type
-        form = ",".join(["=x"] * len(parts) + [str(i) for i in range(len(parts))] + ["~{memory}"])
+        kind = "=v" if self.machine.lanes == 16 else "=x"
+        form = ",".join([kind] * len(parts) + [str(i) for i in range(len(parts))] + ["~{memory}"])
         made = b.asm(ir.FunctionType(t, [p.type for p in parts]), "", form, parts, True)
         pinned = [b.extract_value(made, i) for i in range(len(parts))] if len(parts) > 1 else [made]
         each = len(parts) // len(values)

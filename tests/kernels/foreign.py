@@ -58,7 +58,8 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
         x = e.at(q, i, fam.block * tokens * 4)
         if mode == "f" or isinstance(fam, families.FloatFamily):
             return matmul._block_float(e, fam, at, x, tokens, carried)
-        return matmul._block(e, fam, at, x, e.at(q2, i, fam.block * tokens), meta, tokens, mode, carried)
+        limit = e.const("f32", 1.0)
+        return matmul._block(e, fam, at, x, e.at(q2, i, fam.block * tokens), meta, tokens, mode, limit, carried)
 
     for t, total in enumerate(e.loop(e.i64(0), blocks, 1, [e.zero("f32x16")] * tokens, body)):
         assert total.type.element == F32

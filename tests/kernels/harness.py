@@ -15,6 +15,7 @@ from ggblock.engine.plan import Builder
 from ggblock.engine.team import Team
 from ggblock.engine.weights import Weight, describe
 from ggblock.format.writer import GgufWriter, TensorSpec
+from ggblock.kernels.families import mode_of_one
 from ggblock.simd.host import host
 from ggblock.simd.machines import MACHINES
 
@@ -148,6 +149,12 @@ def exact_activations(n_tokens: int, n_cols: int, terms: int, rng: np.random.Gen
         values[:, n_cols - 1] = 127.0 * powers[:, -1]
     assert np.array_equal(values, values.astype(np.float32))
     return values.astype(np.float32)
+
+
+def terms_of(w: Weight, modes: tuple[str, str], n_tokens: int) -> int:
+    """Terms of activations that count in every column of a product; floats have as many as any."""
+    mode = modes[1] if n_tokens > 1 else mode_of_one(w.family, modes)
+    return 2 if mode == "f" else int(mode[0])
 
 
 class Product:

@@ -39,15 +39,15 @@ def unit_codes(folder: Path, n: int) -> Weight:
 
 
 def mins_matrix(folder: Path, name: str, n: int) -> Weight:
-    """Every code 0, and in row s only sub-block s has a min, of size 1: Q4_1 adds it, Q2_K takes it off."""
+    """In row s only the weights of sub-block s are not 0: 1 by a min (Q4_1), or -32 by a code of 0 (Q6_K)."""
     if name == "q4_1":
         cells = np.zeros((n // 32, n // 32, 20), np.uint8)
         cells[np.arange(n // 32), np.arange(n // 32), 3] = 0x3C
     else:
-        cells = np.zeros((n // 16, n // 256, 84), np.uint8)
-        cells[..., 83] = 0x3C
+        cells = np.zeros((n // 16, n // 256, 210), np.uint8)
+        cells[..., 209] = 0x3C
         for s in range(n // 16):
-            cells[s, s // 16, s % 16] = 0x10
+            cells[s, s // 16, 192 + s % 16] = 1
     return stored(folder, name, cells, "mins")
 
 
@@ -139,7 +139,7 @@ def test_quantized_copy(mode: str, tmp_path: Path) -> None:
     127/256); the step is max|x| / 127 over 32 values. 127 * 4 EPS of a step for the quotient x / step, whose four
     roundings are of numbers up to 127. Blocks whose step has no reciprocal in float32 may become zero."""
     rng = np.random.default_rng(4)
-    weights = [unit_codes(tmp_path, 512), mins_matrix(tmp_path, "q4_1", 512), mins_matrix(tmp_path, "q2_k", 512)]
+    weights = [unit_codes(tmp_path, 512), mins_matrix(tmp_path, "q4_1", 512), mins_matrix(tmp_path, "q6_k", 512)]
     seen = {n: Seen(mode, n, 512, weights, 1, copy_of) for n in (1, 2, 3)}
     for n_tokens in TOKENS:
         x = spread_values(n_tokens, 512, rng)
@@ -155,7 +155,7 @@ def test_quantized_copy(mode: str, tmp_path: Path) -> None:
         whole = got[:, :512].astype(np.float64).reshape(n_tokens, 16, 32)
         size = np.abs(whole).sum(2)
         assert_close(sums32[:, :16], whole.sum(2), 3 * EPS * size)
-        assert_close(-sums16[:, :32], whole.reshape(n_tokens, 32, 16).sum(2), 3 * EPS * size.repeat(2, 1))
+        assert_close(sums16[:, :32] / -32, whole.reshape(n_tokens, 32, 16).sum(2), 3 * EPS * size.repeat(2, 1))
         for n_threads in (1, 3):
             for one, other in zip(seen[n_threads].run(x), (got, sums32, sums16), strict=True):
                 assert np.array_equal(one, other)

@@ -9,7 +9,7 @@ import pytest
 
 from ggblock import blocks
 
-from .harness import EPS, MODES, TYPES, Matrix, Product, assert_close, exact_activations, matrix, tolerance
+from .harness import EPS, MODES, TYPES, Matrix, Product, assert_close, exact_activations, matrix, terms_of, tolerance
 
 TILE_EDGES = (1, 3, 4, 5, 7, 8, 9, 16, 17, 37)  # tiles have 4 or 8 tokens
 
@@ -56,11 +56,29 @@ def test_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: str, tmp
         w = m.weight()
         products = [Product(w, modes, n_threads, 40) for n_threads in (1, 2, 3)]
         for n_tokens in TILE_EDGES if n_rows == 67 else (1, 9):
-            x = exact_activations(n_tokens, n_cols, int(modes[n_tokens > 1][0].replace("f", "2")), rng)
+            x = exact_activations(n_tokens, n_cols, terms_of(w, modes, n_tokens), rng)
             results = [p.run(x) for p in products]
             assert_close(results[0], exact_product(m, x), tolerance(m, x, in_floats(name, mode)))
             for other in results[1:]:
                 assert np.array_equal(results[0], other), f"{n_tokens} tokens depend on the number of threads"
+
+
+@pytest.mark.parametrize("name", ["q2_k", "q3_k", "tq1_0", "tq2_0", "q1_0", "q2_0"])
+def test_one_token_of_a_coarse_type_takes_second_terms_where_activations_are_large(name: str, tmp_path: Path) -> None:
+    """One block in twelve has nearly all of the rounding error: there both terms count, elsewhere the first alone, and
+    sums of activations are those of the terms that count."""
+    rng = np.random.default_rng(9)
+    size = blocks.by_name(name).block_size
+    m = matrix(tmp_path, name, 37, 12 * size, rng)
+    product = Product(m.weight(), MODES["two_mixed"], 2, 1)
+    x = exact_activations(1, 12 * size, 2, rng)
+    step = np.abs(x.astype(np.float64)).reshape(-1, 32).max(1).repeat(32) / 127
+    large = np.zeros(12 * size, bool)
+    large[5 * size : 6 * size] = True
+    x = np.where(large, x / step, x / step / 512).astype(np.float32)  # all are powers of two
+    counted = np.where(large, x, np.rint(x * 512) / 512)
+    assert (counted != x).sum() > size
+    assert_close(product.run(x), exact_product(m, counted), tolerance(m, x, False))
 
 
 @pytest.mark.parametrize("name", ["q8_0", "q4_1", "f16"])

@@ -12,7 +12,18 @@ from ggblock import blocks
 from ggblock.blocks import tails
 from ggblock.format.writer import GgufWriter, TensorSpec
 
-from .harness import EPS, MODES, Matrix, Product, assert_close, exact_activations, offset_of, random_rows, tolerance
+from .harness import (
+    EPS,
+    MODES,
+    Matrix,
+    Product,
+    assert_close,
+    exact_activations,
+    offset_of,
+    random_rows,
+    terms_of,
+    tolerance,
+)
 
 
 def columns_of(name: str) -> tuple[int, int]:
@@ -78,7 +89,7 @@ def test_ragged_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: s
         products = [Product(w, modes, n_threads, 40) for n_threads in (1, 2, 3)]
         assert np.shares_memory(w.data, m.tensor.panels), "panels are used as they lie"
         for n_tokens in (1, 3, 8, 9, 37):
-            x = exact_activations(n_tokens, n_cols, int(modes[n_tokens > 1][0].replace("f", "2")), rng)
+            x = exact_activations(n_tokens, n_cols, terms_of(w, modes, n_tokens), rng)
             results = [p.run(x) for p in products]
             assert_close(results[0], x.astype(np.float64) @ m.exact.T, tolerance(m, x, mode == "floats"))
             for other in results[1:]:

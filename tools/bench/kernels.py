@@ -139,9 +139,12 @@ def modes_of(activations: str, is_float: bool) -> tuple[str, str]:
 
 def kernel_names(type_name: str, activations: str) -> list[str]:
     """What measuring a type will need."""
+    from ggblock.kernels.families import mode_of_one
+
     is_float = type_name in ("f16", "bf16", "f32")
     one, many = modes_of(activations, is_float)
-    return [f"copy/{one}/{many}", f"matmul/{type_name}/{one}/{many}", "repack", "team", "post"]
+    matmul = f"matmul/{type_name}/{mode_of_one(type_name, (one, many))}/{many}"
+    return [f"copy/{one}/{many}", matmul, "repack", "team", "post"]
 
 
 def measure(args: argparse.Namespace, type_name: str, data: Any) -> dict[str, float]:
