@@ -102,6 +102,10 @@ class Plan:
         for column, rows in moved:
             self.rows[0, column] = address(rows.data) + first * rows.stride
 
+    def end_at(self, column: int, data: Array) -> None:
+        """Lets the last row write where ``data`` is, whose address is in its ``column``."""
+        self.rows[-1, column] = address(data)
+
     def fetch(self, rows: Rows, n_tokens: int) -> npt.NDArray[np.float32]:
         """The first ``n_tokens`` of ``rows`` after a run: float32 (n_tokens, stride)."""
         return rows.data[:n_tokens]

@@ -14,13 +14,45 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.core import types
+from numba.core.extending import intrinsic
 
+from ..simd.emit import Emit
 from ..simd.jit import inline
-from ..simd.vec import load, store, store_half, vsqrt
+from ..simd.machines import joined
+from ..simd.vec import MACHINE, load, splat, store, store_half, store_halves, vsqrt
 from .activations import rms_scale
 from .args import arg, arg_f32, state
 from .attention_q8_0 import write_key, write_value
 from .fields import N_TOKENS, POSITION
+
+F = "f32x16"
+
+
+@intrinsic(prefer_literal=True)
+def turn(typingctx, x, x_apart, table, table_apart, neox):
+    """Turns 16 pairs at ``x``: halves that lie ``x_apart`` bytes apart, or ("norm") neighbours; cosines at ``table``,
+    sines ``table_apart`` bytes further."""
+    halves = neox.literal_value
+
+    def codegen(c, b, s, args):
+        e = Emit(b, MACHINE)
+        cos, sin = e.load(args[2], 0, F), e.load(b.add(args[2], args[3]), 0, F)
+        second = b.add(args[0], args[1] if halves else e.i64(64))
+        first, last = e.load(args[0], 0, F), e.load(second, 0, F)
+        if not halves:
+            both = joined(b, [first, last])
+            first, last = (e.shuffle(both, range(i, 32, 2)) for i in range(2))
+        turned = [b.fsub(b.fmul(first, cos), b.fmul(last, sin)), b.fadd(b.fmul(first, sin), b.fmul(last, cos))]
+        if not halves:
+            both = joined(b, turned)
+            order = [i // 2 + 16 * (i % 2) for i in range(32)]
+            turned = [e.shuffle(both, order[:16]), e.shuffle(both, order[16:])]
+        e.store(args[0], 0, turned[0])
+        e.store(second, 0, turned[1])
+        return c.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64, neox), codegen
 
 
 def make_rope(pairs: str, cache: str, norms: str) -> Any:
@@ -38,7 +70,11 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
     @inline
     def rotate(x, n_rot, table):
         n = n_rot // 2
-        for i in range(n):
+        wide = n // 16 * 16
+        for i in range(0, wide, 16):
+            at = x + 4 * i if neox else x + 8 * i
+            turn(at, 4 * n, table + 4 * i, 4 * n, neox)
+        for i in range(wide, n):
             c, s = load(table + 4 * i, "f32"), load(table + 4 * (n + i), "f32")
             at0 = x + 4 * i if neox else x + 8 * i
             at1 = at0 + 4 * n if neox else at0 + 4
@@ -48,13 +84,17 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
 
     @inline
     def copy_head(x, to, size, weight, eps, factor):
-        f = factor
+        f, wide = factor, size // 16 * 16
         if with_norm and weight != 0:
             f = factor * norm_of(x, size, eps)
-            for i in range(size):
+            for i in range(0, wide, 16):
+                store(to + 4 * i, load(x + 4 * i, F) * splat(f, F) * load(weight + 4 * i, F))
+            for i in range(wide, size):
                 store(to + 4 * i, np.float32(load(x + 4 * i, "f32") * f * load(weight + 4 * i, "f32")))
         else:
-            for i in range(size):
+            for i in range(0, wide, 16):
+                store(to + 4 * i, load(x + 4 * i, F) * splat(f, F))
+            for i in range(wide, size):
                 store(to + 4 * i, np.float32(load(x + 4 * i, "f32") * f))
 
     @inline
@@ -101,7 +141,10 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
                     write_key(x, to + at // 16 * panel_bytes, at % 16, padded)
                 else:
                     to += (at // 16 * padded * 16 + at % 16) * width
-                    for i in range(size):
+                    wide = size // 16 * 16 if half else np.int64(0)
+                    for i in range(0, wide, 16):
+                        store_halves(to + i * 32, load(x + 4 * i, F), 32)
+                    for i in range(wide, size):
                         if half:
                             store_half(to + i * 32, load(x + 4 * i, "f32"))
                         else:
@@ -117,7 +160,10 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
                     write_value(y, to + at // 16 * panel_bytes, at % 16, padded)
                 else:
                     to += at * padded * width
-                    for i in range(size):
+                    wide = size // 16 * 16 if half else np.int64(0)
+                    for i in range(0, wide, 16):
+                        store_halves(to + i * 2, load(x + 4 * i, F), 2)
+                    for i in range(wide, size):
                         if half:
                             store_half(to + i * 2, load(x + 4 * i, "f32"))
                         else:

@@ -99,6 +99,25 @@ def store_half(typingctx, address, value):
 
 
 @intrinsic(prefer_literal=True)
+def store_halves(typingctx, address, value, step):
+    """Writes 16 float32 as IEEE halves, rounded to nearest even, ``step`` (a literal) bytes apart."""
+    apart = step.literal_value
+
+    def codegen(c, b, s, a):
+        e, lanes = _e(b), [ir.Constant(ir.IntType(32), i) for i in range(16)]
+        whole = b.fptrunc(a[1], llvm_type("f16x16")) if e.machine.has_half else None
+        if whole is not None and apart == 2:
+            e.store(a[0], 0, whole)
+        else:
+            for i, lane in enumerate(lanes):
+                one = b.extract_element(a[1] if whole is None else whole, lane)
+                e.store(a[0], i * apart, one if whole is not None else e.f32_to_half(one))
+        return c.get_dummy_value()
+
+    return types.void(types.int64, value, step), codegen
+
+
+@intrinsic(prefer_literal=True)
 def splat(typingctx, value, name):
     t = vec(_literal(name))
     scalar = SCALARS[t.element]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ggblock.kernels import families
+from ggblock.simd import host, machines
 
 from .conftest import TYPES, other_machines, run_on
 from .foreign import tile_assembly, whole_kernels
@@ -15,6 +16,13 @@ from .foreign import tile_assembly, whole_kernels
 CODED = tuple(name for name in families.FAMILIES if isinstance(families.family(name), families.Family))
 FLOATS = tuple(name for name in families.FAMILIES if name not in CODED)
 DOT = {"neon": r"\bsdot\b", "avxvnni": r"\bvpdpbusd\b"}
+
+
+def test_host_and_machines_agree() -> None:
+    """``simd.host`` names machines and what the engine must know of them without the code that makes instructions."""
+    assert set(host.MACHINES) == set(machines.MACHINES) == set(host.TILE_TOKENS)
+    assert set(host.BF16_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_bf16 is not None}
+    assert all(name == m.name for name, m in machines.MACHINES.items())
 
 
 @pytest.mark.parametrize("machine", other_machines())

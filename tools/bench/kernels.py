@@ -31,8 +31,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT), str(HERE)]
 
+from ggblock.simd.host import MACHINES  # noqa: E402
+
 TYPES = "q2_k q3_k q4_k q5_k q6_k q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl iq4_xs tq1_0 tq2_0 q1_0 q2_0 mxfp4 f16 bf16".split()
-MACHINES = ("avx512bf16", "avx512", "avxvnni", "avx2", "neon", "portable")
 LAYER = ((2048, 2048), (8192, 2048), (2048, 8192))  # rows, columns
 LAYER_WEIGHTS = sum(rows * cols for rows, cols in LAYER)
 BATCH = 512

@@ -72,7 +72,10 @@ def open_model(path: str, args: argparse.Namespace, *, reference: bool, context:
 
 def read_exact(args: argparse.Namespace) -> exact.Cache:
     """The cache, completed by the oracle's interpreter when there is one."""
-    folder = Path(args.cache)
+    folder, name = Path(args.cache), Path(args.model).name
+    facts = folder / "cache.json"
+    if facts.exists() and (other := json.loads(facts.read_text())["model"]) != name:
+        raise SystemExit(f"{folder}: has the exact logits of {other}, not of {name}; name another folder")
     if args.oracle_python:
         import ggblock
         from ggblock.evaluate import chunks
