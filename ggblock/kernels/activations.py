@@ -48,6 +48,7 @@ from .fields import LOUD, META, N_TOKENS
 
 F = "f32x16"
 
+
 @inline
 def quantize32(a, b, q, q2, meta, two):
     """32 values of the only token (``a``, ``b``: 16 each) as one or two terms of int8, with their scale and sums; see

@@ -77,7 +77,6 @@ class Family:
         token and machines that multiply unsigned bytes of full range."""
         return self.codes(e, p, s, k)
 
-
     def walk(self, e: Any, p: Any) -> Iterator[tuple[int, int, Any, Any]] | None:
         """All codes of a block in the order in which it is read, for one token and machines that multiply unsigned
         bytes of full range: (sub-block, k, a, b), where codes ``4 k .. 4 k + 3`` of a sub-block, raised by ``power``,

@@ -7,7 +7,8 @@ rows of int8 activations are formed in 32-bit lanes, then::
 
 with ``d`` the activations' scale per 32 and ``s = d * sum(q)``. Two terms of activations (``q`` and ``q2``, together
 about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With float activations (reference mode) codes
-become floats instead and nothing is rounded to integers.
+become floats instead and nothing is rounded to integers. In mode "1+" the second term counts where it is worth it:
+``activations`` marks 32 columns of a tile, and of one token blocks with a large scale have it (``_loud``).
 
 For one token the memory is what takes time, and nothing here prefetches: hardware does it best, at the full bandwidth,
 where a kernel reads strictly forward, line after line. That is what the order of ``format.panels`` is for, and why one
@@ -148,16 +149,21 @@ def _shift(e: Emit, fam: Any) -> int | None:
     return {2.0 ** (7 - n): n for n in range(8)}.get(_zero(e, fam))
 
 
-def _block_one(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, total: Any, terms: int) -> Any:
-    """One panel block of a quantized family against one token; returns the new sum. Of its ``terms`` of activations
-    those at ``bases`` count.
+def _block_first(e: Emit, fam: Any, p: Any, q: Any, meta: Any, total: Any) -> Any:
+    """``_block_one`` with the first of two terms alone: the scale is that of the second, 1/256 of its own."""
+    block = _block_one(e, fam, p, (q,), meta, e.zero("f32x16"), first_term=True)
+    return e.fma(block, e.const("f32x16", 256.0), total)
+
+
+def _block_one(
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, total: Any, first_term: bool = False
+) -> Any:
+    """One panel block of a quantized family against one token, whose terms are at ``bases``; returns the new sum.
+    ``first_term``: what is added up are the sums of the first term of two.
     """
-    if len(bases) < terms:  # the scale is that of the second term, 1/256 of the first
-        block = _block_one(e, fam, p, bases, meta, e.zero("f32x16"), 0)
-        return e.fma(block, e.const("f32x16", 256.0), total)
     if fam.weave:
         bases = tuple(_woven(e, fam, base) for base in bases)
-    sums_at, shared = partial(_sums_at, fam, tokens=1, first_term=not terms), fam.prepare(e, p)
+    sums_at, shared = partial(_sums_at, fam, tokens=1, first_term=first_term), fam.prepare(e, p)
     whole = fam.whole(e, shared)
     if whole:
         return _scaled_once(e, fam, p, bases, meta, total, shared, whole, sums_at)
@@ -257,10 +263,13 @@ def _block(
     """One panel block of a quantized family against ``tokens`` tokens; returns the new sums."""
     b, terms, mixed = e.b, int(mode[0]), mode == "1+"
     if tokens == 1 and mixed:
-        one = partial(_block_one, e, fam, p, meta=meta, total=sums[0], terms=2)
-        return e.choose(_loud(e, fam, meta, limit), lambda: [one(bases=(q, q2))], lambda: [one(bases=(q,))])
+        return e.choose(
+            _loud(e, fam, meta, limit),
+            lambda: [_block_one(e, fam, p, (q, q2), meta, sums[0])],
+            lambda: [_block_first(e, fam, p, q, meta, sums[0])],
+        )
     if tokens == 1:
-        return [_block_one(e, fam, p, (q, q2)[:terms], meta, sums[0], terms)]
+        return [_block_one(e, fam, p, (q, q2)[:terms], meta, sums[0])]
     shared, each = fam.prepare(e, p), 32 // fam.sub
     zero = _zero(e, fam) if _shift(e, fam) is None else 0.0
     for first in range(0, fam.block // fam.sub, each):

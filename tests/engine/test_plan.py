@@ -16,6 +16,7 @@ from ggblock.engine.team import Team
 from ggblock.engine.weights import describe, vector
 from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels import fields
+from ggblock.kernels.families import mode_of_one
 
 
 @pytest.fixture
@@ -72,6 +73,20 @@ def test_activations_are_written_once_for_each_form(file: ggblock.GgufFile) -> N
         fields.ALWAYS,
     ]
     assert builder.kernel_names() == ["norm/2/1", "matmul/q8_0/2/1", "norm/f/f", "matmul/f32/f/f"]
+
+
+@pytest.mark.parametrize(
+    "family, modes, expected",
+    [
+        ("q2_k", ("2", "1+"), "1+"),
+        ("q3_k+48", ("2", "1+"), "1+"),
+        ("q2_k", ("2", "2"), "2"),
+        ("q4_k", ("2", "1+"), "2"),
+        ("f16", ("f", "f"), "f"),
+    ],
+)
+def test_only_types_of_few_bits_save_second_terms(family: str, modes: tuple[str, str], expected: str) -> None:
+    assert mode_of_one(family, modes) == expected
 
 
 def test_a_product_of_the_wrong_width_is_refused(file: ggblock.GgufFile) -> None:
