@@ -15,8 +15,8 @@ from ..simd.emit import Emit
 from ..simd.vec import MACHINE, load
 from . import families
 from .args import arg, state
+from .block_products import decoded
 from .fields import N_TOKENS
-from .matmul import decoded
 
 
 @intrinsic(prefer_literal=True)

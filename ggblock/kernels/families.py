@@ -12,6 +12,7 @@ from typing import Any
 
 from ..blocks import by_name, tails
 from ..format import panels
+from ..simd.host import TABLE_MACHINES
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
             "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
@@ -31,6 +32,7 @@ class Family:
     per_line = 1        # calls of ``codes`` that need one line of memory: it is loaded once if no fence is between them
     weave = None        # columns of a few in the order in which ``woven_codes`` has them; its use to one token
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
+    is_signs = False    # weights are plus or minus the half at the block's start: ``signs`` says which
 
     def prepare(self, e: Any, p: Any) -> Any:
         """What all sub-blocks of a block share; handed back to ``scale``."""
@@ -82,6 +84,10 @@ class Family:
         bytes of full range: (sub-block, k, a, b), where codes ``4 k .. 4 k + 3`` of a sub-block, raised by ``power``,
         are ``3 a - b``, each <64 x i8>. None where ``lifted_codes`` does."""
         return None
+
+    def signs(self, e: Any, p: Any, s: int) -> Any:
+        """For weights ``32 s .. 32 s + 31`` of a block a bit each, 1 for plus: <64 x i8>, four bytes a row."""
+        raise AttributeError
 
     def woven_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
         """``codes`` of the columns that ``weave`` puts there."""
@@ -168,15 +174,18 @@ def family(name: str) -> Any:
     return importlib.import_module(f"{__package__}.{base}").FAMILY
 
 
-def mode_of_one(name: str, modes: tuple[str, str]) -> str:
-    """How block family ``name`` multiplies one token of activations in ``modes`` (one token, many).
+def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
+    """How block family ``name`` multiplies one token of activations in ``modes`` (one token, many) on a machine.
 
     Of types with few bits a weight one token is bound by arithmetic, not by memory, if it has two terms everywhere; and
-    their weights are so rough that nothing is lost beside them by a second term only where it is worth it.
+    their weights are so rough that nothing is lost beside them by a second term only where it is worth it. "1t":
+    elsewhere by tables (``sign_tables``), where the machine looks bytes up fast.
     """
     fam = family(name)
     coarse = not isinstance(fam, FloatFamily) and 8 * fam.n_bytes < COARSE_BITS * fam.block
-    return "1+" if coarse and modes == ("2", "1+") else modes[0]
+    if not coarse or modes != ("2", "1+"):
+        return modes[0]
+    return "1t" if fam.is_signs and machine in TABLE_MACHINES else "1+"
 
 
 def tail(name: str) -> Any:

@@ -20,5 +20,8 @@ N_TOKENS, POSITION, N_STATE = 0, 1, 8
 META = 7
 SCALES = 4  # the first four alone
 
+#: Bytes of the tables of one token's 128 columns: see ``sign_tables``.
+TABLES = 576
+
 #: Share of a row's rounding error, the sum of its squared scales, from which 32 columns get a second term in mode "1+".
 LOUD = 0.1

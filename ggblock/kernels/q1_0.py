@@ -12,6 +12,7 @@ class Q1_0(RaggedFamily):
     max_code = 16
     zero = 8.0
     per_line = 8
+    is_signs = True
     weave = tuple(8 * i + j for j in range(8) for i in range(4))
 
     def prepare(self, e, p):
@@ -23,13 +24,16 @@ class Q1_0(RaggedFamily):
     def parts(self, e, p, eighth, s):
         return None, None
 
+    def signs(self, e, p, s):
+        return e.load(p, 16 * (2 + 4 * s), "i8x64")
+
     def codes(self, e, p, s, k):
         if self.is_tail:
             return e.bytes_shl(self.planes(e, p, "qs", 32 * s + 4 * k), 4)
-        return sixteens(e, e.load(p, 16 * (2 + 4 * s), "i8x64"), k)
+        return sixteens(e, self.signs(e, p, s), k)
 
     def woven_codes(self, e, p, s, k):
-        word = e.load(p, 16 * (2 + 4 * s), "i8x64")
+        word = self.signs(e, p, s)
         return e.bytes_lshr(word, k - 4, 16) if k > 4 else e.bytes_shl(e.and_(word, 1 << k), 4 - k)
 
 

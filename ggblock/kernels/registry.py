@@ -13,6 +13,7 @@ TABLE = {
     "norm": ("activations", "make_norm"),
     "gate": ("activations", "make_gate"),
     "copy": ("activations", "make_copy"),
+    "tables": ("sign_tables", "make_tables"),
     "rope": ("rope", "make_rope"),
     "attention": ("attention", "make_attention"),
     "combine": ("attention", "make_combine"),

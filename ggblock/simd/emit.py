@@ -241,6 +241,11 @@ class Emit:
         """``table[index]`` for each of 64 bytes below 16; the table's values fit a byte."""
         return self.machine.lookup16(self.b, table, index)
 
+    def lookup64(self, table: Any, index: Any) -> Any:
+        """``table[index]`` for each of 64 bytes; of an index the low six bits count. Not on every machine."""
+        assert self.machine.lookup64, self.machine.name
+        return self.machine.lookup64(self.b, table, index)
+
     def dot_us(self, acc: Any, u: Any, s: Any) -> Any:
         return self.machine.dot_us(self.b, acc, u, s)
 

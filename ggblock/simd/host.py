@@ -22,7 +22,11 @@ TILE_TOKENS = {"avx512bf16": 8, "avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4,
 #: Machines that multiply pairs of bfloat16: attention over many tokens uses it (``kernels.attention_bf16``).
 BF16_MACHINES = ("avx512bf16",)
 
+#: Machines that look up bytes in tables of 64: ``kernels.sign_tables``.
+TABLE_MACHINES = ("avx512bf16",)
+
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+_BF16 = ("avx512bf16", "avx512vbmi")  # both, but in Cooper Lake
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Host:
 
 def _detect(arch: str, features: dict[str, bool]) -> str:
     if all(features.get(name) for name in _AVX512):
-        return "avx512bf16" if features.get("avx512bf16") else "avx512"
+        return "avx512bf16" if all(features.get(name) for name in _BF16) else "avx512"
     if features.get("avx2") and features.get("fma") and features.get("f16c"):
         return "avxvnni" if features.get("avxvnni") else "avx2"
     if arch.startswith("aarch64") and features.get("dotprod"):
@@ -46,7 +50,7 @@ def _detect(arch: str, features: dict[str, bool]) -> str:
 
 def _runs_on(machine: str, features: dict[str, bool]) -> bool:
     needs = {
-        "avx512bf16": (*_AVX512, "avx512bf16"),
+        "avx512bf16": (*_AVX512, *_BF16),
         "avx512": _AVX512,
         "avxvnni": ("avxvnni", "avx2", "fma", "f16c"),
         "avx2": ("avx2", "fma", "f16c"),

@@ -89,6 +89,10 @@ def _avx512_bf16(b: Any, acc: Any, x: Any, y: Any) -> Any:
     return b.call(f, [acc, b.bitcast(x, pairs), b.bitcast(y, pairs)])
 
 
+def _avx512_lookup64(b: Any, table: Any, index: Any) -> Any:
+    return b.call(declare(b, "llvm.x86.avx512.permvar.qi.512", V8, [V8, V8]), [table, index])
+
+
 def _avxvnni_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
     v8, v32 = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
     f = declare(b, "llvm.x86.avx512.vpdpbusd.256", v32, [v32, v8, v8])  # AVX-VNNI selects the same intrinsic
@@ -201,6 +205,8 @@ class Machine:
     #: (add, widen) where products of small codes may first be summed in int16 lanes, or None
     narrow: tuple[Callable[..., Any], Callable[..., Any]] | None = None
     dot_bf16: Callable[[Any, Any, Any, Any], Any] | None = None
+    #: looks bytes up in one table of 64 that is not known before it runs, in one instruction
+    lookup64: Callable[[Any, Any, Any], Any] | None = None
 
     @property
     def tile_tokens(self) -> int:
@@ -217,7 +223,7 @@ _AVX512 = Machine(
 )
 
 MACHINES = {
-    "avx512bf16": replace(_AVX512, name="avx512bf16", dot_bf16=_avx512_bf16),
+    "avx512bf16": replace(_AVX512, name="avx512bf16", dot_bf16=_avx512_bf16, lookup64=_avx512_lookup64),
     "avx512": _AVX512,
     "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8, pins=True),
     "avx2": Machine(

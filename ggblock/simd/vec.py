@@ -263,7 +263,7 @@ def shift_right(typingctx, x, n):
     return x(x, n), lambda c, b, s, a: _e(b).lshr(a[0], k)
 
 
-def _tree(e: Emit, v: Any, combine: Any) -> Any:
+def tree(e: Emit, v: Any, combine: Any) -> Any:
     n = v.type.count
     while n > 1:
         n //= 2
@@ -276,7 +276,7 @@ def sum_of(typingctx, x):
     """Sum of all lanes, in halves: the same order on every machine."""
 
     def codegen(c, b, s, a):
-        return _tree(_e(b), a[0], b.fadd if x.element == "f32" else b.add)
+        return tree(_e(b), a[0], b.fadd if x.element == "f32" else b.add)
 
     return SCALARS[x.element](x), codegen
 
@@ -300,7 +300,7 @@ def byte_sums(typingctx, a, b):
 @intrinsic
 def max_of(typingctx, x):
     """Largest lane of a float vector."""
-    return SCALARS[x.element](x), lambda c, b, s, a: _tree(_e(b), a[0], lambda p, q: emit_max(_e(b), p, q))
+    return SCALARS[x.element](x), lambda c, b, s, a: tree(_e(b), a[0], lambda p, q: emit_max(_e(b), p, q))
 
 
 def emit_exp(e: Emit, x: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 import ggblock
 from ggblock.engine.memory import address, buffer, floats
-from ggblock.engine.plan import Builder, bits_of, round_up
+from ggblock.engine.plan import Builder, bits_of, round_up, tabled_blocks
 from ggblock.engine.team import Team
 from ggblock.engine.weights import describe, vector
 from ggblock.format.writer import GgufWriter, TensorSpec
@@ -76,17 +76,26 @@ def test_activations_are_written_once_for_each_form(file: ggblock.GgufFile) -> N
 
 
 @pytest.mark.parametrize(
-    "family, modes, expected",
+    "family, modes, machine, expected",
     [
-        ("q2_k", ("2", "1+"), "1+"),
-        ("q3_k+48", ("2", "1+"), "1+"),
-        ("q2_k", ("2", "2"), "2"),
-        ("q4_k", ("2", "1+"), "2"),
-        ("f16", ("f", "f"), "f"),
+        ("q2_k", ("2", "1+"), "avx2", "1+"),
+        ("q3_k+48", ("2", "1+"), "avx512bf16", "1+"),
+        ("q2_k", ("2", "2"), "neon", "2"),
+        ("q4_k", ("2", "1+"), "avx512", "2"),
+        ("f16", ("f", "f"), "avx512", "f"),
+        ("q1_0", ("2", "1+"), "avx512bf16", "1t"),
+        ("q1_0", ("2", "1+"), "avx512", "1+"),
+        ("q1_0", ("2", "2"), "avx512bf16", "2"),
     ],
 )
-def test_only_types_of_few_bits_save_second_terms(family: str, modes: tuple[str, str], expected: str) -> None:
-    assert mode_of_one(family, modes) == expected
+def test_only_types_of_few_bits_save_second_terms(
+    family: str, modes: tuple[str, str], machine: str, expected: str
+) -> None:
+    assert mode_of_one(family, modes, machine) == expected
+
+
+def test_tables_leave_half_of_a_first_level_of_cache() -> None:
+    assert [tabled_blocks(k) for k in (64, 128, 2048, 4096, 8192, 1 << 20)] == [0, 1, 16, 18, 0, 0]
 
 
 def test_a_product_of_the_wrong_width_is_refused(file: ggblock.GgufFile) -> None:

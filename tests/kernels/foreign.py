@@ -22,7 +22,11 @@ TARGETS = {
     "neon": ("aarch64-unknown-linux-gnu", "generic", "+neon,+dotprod,+fullfp16"),
     "avxvnni": ("x86_64-unknown-linux-gnu", "alderlake", "+avxvnni,+avx2,+fma,+f16c,-avx512f"),
     "avx2": ("x86_64-unknown-linux-gnu", "haswell", "+avx2,+fma,+f16c"),
-    "avx512bf16": ("x86_64-unknown-linux-gnu", "znver4", "+avx512f,+avx512bw,+avx512vl,+avx512vnni,+avx512bf16"),
+    "avx512bf16": (
+        "x86_64-unknown-linux-gnu",
+        "znver4",
+        "+avx512f,+avx512bw,+avx512vl,+avx512vnni,+avx512vbmi,+avx512bf16",
+    ),
     "avx512": ("x86_64-unknown-linux-gnu", "icelake-server", "+avx512f,+avx512bw,+avx512vl,+avx512vnni,+avx512vbmi"),
     "portable": ("x86_64-unknown-linux-gnu", "x86-64", ""),
 }
@@ -42,7 +46,7 @@ def assembly(module_text: str, machine: str) -> str:
 
 def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
     """A loop over the blocks of one panel against ``tokens`` tokens, for ``machine``; ``q4_k+128``: over such tails."""
-    from ggblock.kernels import families, matmul
+    from ggblock.kernels import block_products, families
     from ggblock.simd.emit import F32, I64, Emit
 
     module = ir.Module()
@@ -57,9 +61,9 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
         at = e.at(p, i, 16 * fam.n_bytes)
         x = e.at(q, i, fam.block * tokens * 4)
         if mode == "f" or isinstance(fam, families.FloatFamily):
-            return matmul._block_float(e, fam, at, x, tokens, carried)
-        limit = e.const("f32", 1.0)
-        return matmul._block(e, fam, at, x, e.at(q2, i, fam.block * tokens), meta, tokens, mode, limit, carried)
+            return block_products.block_float(e, fam, at, x, tokens, carried)
+        limit, second = e.const("f32", 1.0), e.at(q2, i, fam.block * tokens)
+        return block_products.block(e, fam, at, x, second, meta, None, tokens, mode, limit, carried)
 
     for t, total in enumerate(e.loop(e.i64(0), blocks, 1, [e.zero("f32x16")] * tokens, body)):
         assert total.type.element == F32

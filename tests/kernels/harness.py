@@ -11,7 +11,7 @@ import numpy as np
 
 import ggblock
 from ggblock import blocks
-from ggblock.engine.plan import Builder
+from ggblock.engine.plan import Builder, tabled_blocks
 from ggblock.engine.team import Team
 from ggblock.engine.weights import Weight, describe
 from ggblock.format.writer import GgufWriter, TensorSpec
@@ -153,8 +153,21 @@ def exact_activations(n_tokens: int, n_cols: int, terms: int, rng: np.random.Gen
 
 def terms_of(w: Weight, modes: tuple[str, str], n_tokens: int) -> int:
     """Terms of activations that count in every column of a product; floats have as many as any."""
-    mode = modes[1] if n_tokens > 1 else mode_of_one(w.family, modes)
+    mode = modes[1] if n_tokens > 1 else mode_of_one(w.family, modes, MACHINE.name)
     return 2 if mode == "f" else int(mode[0])
+
+
+def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.ndarray | float:
+    """(n_tokens, n_rows): what ``kernels.sign_tables`` may round off a product of one token; 0 where none are used.
+
+    A sum of four is off by half a step of its 32 columns, which is 1/127 of their largest sum of four magnitudes."""
+    if len(x) > 1 or mode_of_one(w.family, modes, MACHINE.name) != "1t":
+        return 0.0
+    whole = tabled_blocks(x.shape[1]) * 128
+    fours = np.abs(x[:, :whole].astype(np.float64)).reshape(1, -1, 8, 4).sum(3).max(2)
+    a_column = np.zeros(x.shape)
+    a_column[:, :whole] = np.repeat(fours / 127 / 2 / 4, 32, axis=1)
+    return a_column @ np.abs(m.exact).T
 
 
 class Product:

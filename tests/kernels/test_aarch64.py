@@ -22,13 +22,14 @@ HEADS = ("3/64", "4/256")  # of SmolLM2 and gemma: rows of a micro-tile, columns
 
 #: Group -> kernels that multiply integers, and kernels that do not. Each group is compiled by a process of its own.
 KERNELS: dict[str, tuple[list[str], list[str]]] = {
-    "matmul": ([f"matmul/{name}/{families.mode_of_one(name, ('2', '1+'))}/1+" for name in CODED + TAILS], []),
+    "matmul": ([f"matmul/{name}/{families.mode_of_one(name, ('2', '1+'), 'neon')}/1+" for name in CODED + TAILS], []),
     "further forms": (  # of one family for each way to find scales: their tiles of codes are those of ``FAST``
         [f"matmul/{name}/{FINE}" for name in ("q4_0", "q6_k", "mxfp4")],
         [f"matmul/{name}/{EXACT}" for name in (*FLOATS, "q4_0", "q6_k", "mxfp4")],
     ),
     "activations": (  # sums of codes, for the mins of a weight's block
-        [f"{kind}/{modes}" for kind in ("norm", "gate/silu", "gate/gelu", "copy") for modes in (FAST, FINE)],
+        [f"{kind}/{modes}" for kind in ("norm", "gate/silu", "gate/gelu", "copy") for modes in (FAST, FINE)]
+        + ["tables"],
         [f"{kind}/{EXACT}" for kind in ("norm", "gate/silu", "gate/gelu", "copy")],
     ),
     "attention": (

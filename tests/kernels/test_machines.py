@@ -22,6 +22,7 @@ def test_host_and_machines_agree() -> None:
     """``simd.host`` names machines and what the engine must know of them without the code that makes instructions."""
     assert set(host.MACHINES) == set(machines.MACHINES) == set(host.TILE_TOKENS)
     assert set(host.BF16_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_bf16 is not None}
+    assert set(host.TABLE_MACHINES) == {name for name, m in machines.MACHINES.items() if m.lookup64 is not None}
     assert all(name == m.name for name, m in machines.MACHINES.items())
 
 

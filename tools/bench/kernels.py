@@ -141,11 +141,13 @@ def modes_of(activations: str, is_float: bool) -> tuple[str, str]:
 def kernel_names(type_name: str, activations: str) -> list[str]:
     """What measuring a type will need."""
     from ggblock.kernels.families import mode_of_one
+    from ggblock.simd.host import host
 
     is_float = type_name in ("f16", "bf16", "f32")
     one, many = modes_of(activations, is_float)
-    matmul = f"matmul/{type_name}/{mode_of_one(type_name, (one, many))}/{many}"
-    return [f"copy/{one}/{many}", matmul, "repack", "team", "post"]
+    way = mode_of_one(type_name, (one, many), host().machine)
+    tables = ["tables"] if way == "1t" else []
+    return [f"copy/{one}/{many}", *tables, f"matmul/{type_name}/{way}/{many}", "repack", "team", "post"]
 
 
 def measure(args: argparse.Namespace, type_name: str, data: Any) -> dict[str, float]:
