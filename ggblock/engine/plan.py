@@ -157,7 +157,7 @@ class Builder:
         if key not in self._buffers:
             k32 = round_up(k, 256)
             size = 4 if form == "f" else 1
-            thread_q, thread_meta = round_up(k32 * size, 64) + 64, k32 // 32 * fields.META * 4 + 64
+            thread_q, thread_meta = round_up(k32 * size, 64) + 64, fields.META * fields.word_stride(k32 // 32)
             n_q = max(self.capacity * k32 * size, self.n_threads * (thread_q + tabled_blocks(k) * fields.TABLES))
             n_meta = max(self.capacity * k32 // 32 * fields.META * 4, self.n_threads * thread_meta)
             empty = buffer(64)

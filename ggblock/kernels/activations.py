@@ -43,16 +43,16 @@ from ..simd.vec import (
     zero,
 )
 from .activation_tiles import BYTES, TILE, quantize_tile
-from .args import arg, arg_f32, state
+from .args import arg, arg_f32, state, word_stride
 from .fields import LOUD, META, N_TOKENS
 
 F = "f32x16"
 
 
 @inline
-def quantize32(a, b, q, q2, meta, two):
-    """32 values of the only token (``a``, ``b``: 16 each) as one or two terms of int8, with their scale and sums; see
-    the module. ``activation_tiles`` does the same for tiles."""
+def quantize32(a, b, q, q2, meta, size, two):
+    """32 values of the only token (``a``, ``b``: 16 each) as one or two terms of int8, with their scale and sums, words
+    of the meta ``size`` bytes apart; see the module. ``activation_tiles`` does the same for tiles."""
     peak = max_of(vmax(vabs(a), vabs(b)))
     d = peak * np.float32(1 / 127)
     inverse = np.float32(127) / peak
@@ -76,16 +76,16 @@ def quantize32(a, b, q, q2, meta, two):
         store(q2 + 16, jb)
         rest = byte_sums(ja, jb)
         first = np.float32(d * np.float32(1 / 256))
-        store(meta + 16, np.float32(first * np.float32(low + high)))
-        store(meta + 20, np.float32(first * np.float32(low)))
-        store(meta + 24, np.float32(first * np.float32(high)))
+        store(meta + 4 * size, np.float32(first * np.float32(low + high)))
+        store(meta + 5 * size, np.float32(first * np.float32(low)))
+        store(meta + 6 * size, np.float32(first * np.float32(high)))
         low = low * np.int32(256) + lane_of(rest, 0)
         high = high * np.int32(256) + lane_of(rest, 1)
         d = d * np.float32(1 / 256)
     store(meta, np.float32(d))
-    store(meta + 4, np.float32(d * np.float32(low + high)))
-    store(meta + 8, np.float32(d * np.float32(low)))
-    store(meta + 12, np.float32(d * np.float32(high)))
+    store(meta + size, np.float32(d * np.float32(low + high)))
+    store(meta + 2 * size, np.float32(d * np.float32(low)))
+    store(meta + 3 * size, np.float32(d * np.float32(high)))
 
 
 @inline
@@ -102,15 +102,15 @@ def write_floats(a, b, x, tokens):
 
 
 def _emit(mode: str) -> Any:
-    """``emit(a, b, k32, q, q2, meta)``: 32 values at block ``k32`` of the only token, in ``mode`` "1", "2" or "f"."""
+    """``emit(a, b, k32, q, q2, meta, size)``: 32 values at block ``k32`` of the token in ``mode`` "1", "2" or "f"."""
     two = mode == "2"
 
     @inline
-    def as_int8(a, b, k32, q, q2, meta):
-        quantize32(a, b, q + k32 * 32, q2 + k32 * 32, meta + k32 * 4 * META, two)
+    def as_int8(a, b, k32, q, q2, meta, size):
+        quantize32(a, b, q + k32 * 32, q2 + k32 * 32, meta + 4 * k32, size, two)
 
     @inline
-    def as_float(a, b, k32, q, q2, meta):
+    def as_float(a, b, k32, q, q2, meta, size):
         write_floats(a, b, q + k32 * 128, 1)
 
     return as_float if mode == "f" else as_int8
@@ -174,12 +174,12 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 arg(op, 2) + thread * arg(op, 4),
                 arg(op, 3) + thread * arg(op, 5),
             )
-            f = begin(op, 0)
+            f, size = begin(op, 0), word_stride(n32)
             alone = arg(op, 4) != 0
             first = np.int64(0) if alone else n32 * thread // n_threads
             last = n32 if alone else n32 * (thread + 1) // n_threads
             for k in range(first, last):
-                emit_one(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), k, q, q2, meta)
+                emit_one(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), k, q, q2, meta, size)
         else:
             n_tiles = (n_tokens + TILE - 1) // TILE
             x = stack(BYTES)

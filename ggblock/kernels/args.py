@@ -40,3 +40,6 @@ def larger(a, b):
 def smaller(a, b):
     """The smaller of two numbers of one type."""
     return a if a < b else b
+
+
+word_stride = inline(fields.word_stride)

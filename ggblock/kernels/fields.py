@@ -25,3 +25,9 @@ TABLES = 576
 
 #: Share of a row's rounding error, the sum of its squared scales, from which 32 columns get a second term in mode "1+".
 LOUD = 0.1
+
+
+def word_stride(n32: int) -> int:
+    """Bytes of a word of one token's meta of ``n32`` times 32 columns: whole lines and one more, so that words never
+    lie at the same place of their pages."""
+    return (n32 + 15) // 16 * 64 + 64

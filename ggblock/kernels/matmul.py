@@ -17,7 +17,8 @@ order of its own. Q6_K on one core of Zen 4 whose memory gives 29 GB/s: 9 GB/s i
 with every line prefetched; in the order of the panel 14 without fences, 28 with them.
 
 Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: words
-(n_tiles, K/32, META, T), which ``fields`` lists; floats: float32 (n_tiles, K, T). T is 1 for one token.
+(n_tiles, K/32, META, T), which ``fields`` lists; floats: float32 (n_tiles, K, T). For one token T is 1 and meta lies
+word by word, (META, K/32), each of them ``fields.word_stride`` bytes.
 
 Error bound of a row: |error| <= sum over sub-blocks of (|w| . |x - d q|) + K * 2**-24 * sum |terms|; the first part is
 the activations' rounding, at most d/2 (one term) or about d/512 (two terms) each.
@@ -36,7 +37,7 @@ from ..simd.jit import inline
 from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families
-from .args import arg, larger, smaller, state
+from .args import arg, larger, smaller, state, word_stride
 from .fields import LOUD, META, N_TOKENS, TABLES
 
 #: Weights that many tokens go through together, so that a tile of activations comes from the third level once a group
@@ -46,8 +47,9 @@ GROUP_BYTES = 128 * 1024
 
 @intrinsic(prefer_literal=True)
 def tile(
-    typingctx, w, q, q2, meta, tables, n_tabled, y, y_stride, n_blocks, accumulate, bias, limit, family, tokens, mode
-):
+    typingctx, w, q, q2, meta, meta_stride, tables, n_tabled, y, y_stride, n_blocks, accumulate, bias, limit, family,
+    tokens, mode,
+):  # fmt: skip
     """16 rows by ``tokens`` tokens over all columns: ``n_blocks`` whole blocks, and the tail that ``family`` may name.
     Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
 
@@ -58,11 +60,11 @@ def tile(
     """
     name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
     fam, last = families.family(name), families.tail(name)
-    sig = types.void(*[types.int64] * 11, types.float32, family, tokens, mode)
+    sig = types.void(*[types.int64] * 12, types.float32, family, tokens, mode)
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
-        weights, first, second, metas, tables, n_tabled, out, stride, blocks, add, bias_at, limit = a[:12]
+        weights, first, second, metas, word_size, tables, n_tabled, out, stride, blocks, add, bias_at, limit = a[:13]
         is_float = isinstance(fam, families.FloatFamily)
         floats = how == "f" or is_float
 
@@ -70,7 +72,8 @@ def tile(
             p, x0, x1, m, *sums = carried
             if floats:
                 return block_products.block_float(e, fam, p, x0, n_tokens, sums)
-            return block_products.block(e, fam, p, x0, x1, m, table, n_tokens, how, limit, sums)
+            meta = block_products.Words(e, m, word_size) if n_tokens == 1 else m
+            return block_products.block(e, fam, p, x0, x1, meta, table, n_tokens, how, limit, sums)
 
         def body(i: Any, carried: Any, table: Any = None) -> Any:
             p, x0, x1, m = carried[:4]
@@ -80,7 +83,7 @@ def tile(
                 e.at(p, fam.n_bytes * 16),
                 e.at(x0, fam.block * n_tokens * width),
                 e.at(x1, fam.block * n_tokens),
-                e.at(m, fam.block // 32 * META * n_tokens * 4),
+                e.at(m, fam.block // 32 * 4 * (1 if n_tokens == 1 else META * n_tokens)),
                 *sums,
             ]
 
@@ -128,7 +131,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         whole = np.float32(0)
         if mixed:
             for k in range(n32):
-                d = load(meta + k * 4 * META, "f32")
+                d = load(meta + 4 * k, "f32")
                 whole += d * d
         return np.float32(LOUD) * whole
 
@@ -140,13 +143,15 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         first, last = n_panels * thread // n_threads, n_panels * (thread + 1) // n_threads
         if n_tokens == 1:
             mine, meta = thread * arg(op, 7), meta + thread * arg(op, 8)
-            limit = limit_of(meta, arg(op, 15) // (4 * META * tile_tokens))
+            n32 = arg(op, 15) // (4 * META * tile_tokens)
+            limit = limit_of(meta, n32)
             for panel in range(first, last):
                 tile(
                     w + panel * panel_bytes,
                     q + mine,
                     q2 + mine,
                     meta,
+                    word_stride(n32),
                     arg(op, 16) + thread * arg(op, 17),
                     arg(op, 18),
                     y + panel * 64,
@@ -171,6 +176,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                             q + i * arg(op, 14),
                             q2 + i * arg(op, 14),
                             meta + i * arg(op, 15),
+                            0,
                             0,
                             0,
                             y + panel * 64 + i * tile_tokens * y_stride,

@@ -21,7 +21,7 @@ from numba.core.extending import intrinsic
 from ..simd.emit import Emit, llvm_type
 from ..simd.vec import MACHINE, emit_max, tree
 from .args import arg, state
-from .fields import META, N_TOKENS, TABLES
+from .fields import N_TOKENS, TABLES
 
 SCALES = 512  # byte at which the four scales begin
 
@@ -50,8 +50,8 @@ def write(typingctx, q, q2, meta, out, n128):
             x, x2, m, to = carried
             for k in range(4):
                 scale = _columns(e, (x, x2), 32 * k, to, 128 * k)
-                e.store(to, SCALES + 4 * k, e.b.fmul(scale, e.load(m, k * META * 4, "f32")))
-            return [e.at(x, 128), e.at(x2, 128), e.at(m, 4 * META * 4), e.at(to, TABLES)]
+                e.store(to, SCALES + 4 * k, e.b.fmul(scale, e.load(m, 4 * k, "f32")))
+            return [e.at(x, 128), e.at(x2, 128), e.at(m, 16), e.at(to, TABLES)]
 
         e.loop(e.i64(0), a[4], 1, a[:4], block)
         return c.get_dummy_value()

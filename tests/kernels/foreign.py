@@ -63,7 +63,8 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
         if mode == "f" or isinstance(fam, families.FloatFamily):
             return block_products.block_float(e, fam, at, x, tokens, carried)
         limit, second = e.const("f32", 1.0), e.at(q2, i, fam.block * tokens)
-        return block_products.block(e, fam, at, x, second, meta, None, tokens, mode, limit, carried)
+        words = block_products.Words(e, meta, blocks) if tokens == 1 else meta
+        return block_products.block(e, fam, at, x, second, words, None, tokens, mode, limit, carried)
 
     for t, total in enumerate(e.loop(e.i64(0), blocks, 1, [e.zero("f32x16")] * tokens, body)):
         assert total.type.element == F32
