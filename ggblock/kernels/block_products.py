@@ -39,7 +39,7 @@ def _dots(
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
         for k in range(start, min(groups, start + together)):
             if tokens == 1 and k % fam.per_line == 0:
-                e.order()  # codes are loaded in the order in which they lie: see the page's head
+                e.order()  # codes are loaded in the order in which they lie: see the head of ``matmul``
             codes = _codes(e, fam, p, s, k, tokens)
             for t in range(tokens):
                 at = ((s * groups + k) * tokens + t) * 4

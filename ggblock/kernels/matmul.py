@@ -8,7 +8,8 @@ rows of int8 activations are formed in 32-bit lanes, then::
 with ``d`` the activations' scale per 32 and ``s = d * sum(q)``. Two terms of activations (``q`` and ``q2``, together
 about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With float activations (reference mode) codes
 become floats instead and nothing is rounded to integers. In mode "1+" the second term counts where it is worth it:
-``activations`` marks 32 columns of a tile, and of one token blocks with a large scale have it (``_loud``).
+``activations`` marks 32 columns of a tile, and of one token blocks with a large scale have it
+(``block_products``).
 
 For one token the memory is what takes time, and nothing here prefetches: hardware does it best, at the full bandwidth,
 where a kernel reads strictly forward, line after line. That is what the order of ``format.panels`` is for, and why one
