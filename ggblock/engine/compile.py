@@ -12,10 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..kernels import registry
+from ..kernels import families, registry
 
 #: Rough seconds of a kernel by its kind, for sharing them out; measured on Zen 4.
-SECONDS = {"attention": 4.0, "matmul": 1.2, "norm": 1.2}
+SECONDS = {"attention": 3.4, "norm": 1.3, "rope": 1.1, "repack": 0.3, "combine": 0.3, "embed": 0.2, "tables": 0.2}
+SUPER_BLOCKS = 2.0  # products of types whose blocks are super-blocks, of several sub-blocks with code of their own
+OTHERS = 0.7
 MAX_CHILDREN = 4
 _CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from ggblock.engine.compile import child; child(*sys.argv[2:])"
 
@@ -32,6 +34,13 @@ def child(folder: str, *numbered: str) -> None:
         part.rename(Path(folder) / number)
 
 
+def _seconds(name: str) -> float:
+    kind, _, rest = name.partition("/")
+    if kind == "matmul" and families.family(rest.partition("/")[0]).block >= 128:
+        return SUPER_BLOCKS
+    return SECONDS.get(kind, OTHERS)
+
+
 def compile_apart(names: list[str], n_processors: int) -> dict[str, tuple[str, bytes]]:
     """(symbol, object code) of those ``names`` that children could compile; empty where it would not pay.
 
@@ -42,7 +51,7 @@ def compile_apart(names: list[str], n_processors: int) -> dict[str, tuple[str, b
         return {}
     shares: list[list[str]] = [[] for _ in range(n_children)]
     load = [0.0] * n_children
-    weight = {name: SECONDS.get(name.partition("/")[0], 0.7) for name in names}
+    weight = {name: _seconds(name) for name in names}
     for name in sorted(names, key=lambda name: -weight[name]):
         lightest = load.index(min(load))
         shares[lightest].append(f"{names.index(name)}={name}")

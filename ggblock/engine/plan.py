@@ -26,6 +26,8 @@ Array = npt.NDArray[Any]
 
 BATCH = 512  # tokens of a prefill step
 TABLES_L1 = 16 * 1024  # half of a first level of cache: see tabled_blocks
+PIECE_BYTES = 32 * 1024  # of weights that threads take at a time: 2 us; of 16 and 64 KB were no better
+PIECES = 8  # a share of fewer is not divided: its end costs a look at another core's line, 0.1 us
 SPLIT = 1024  # columns from which on threads share the work of one token's gate: 2 us of SiLU against a barrier of 0.4
 
 
@@ -144,6 +146,7 @@ class Builder:
         self._rows: list[list[Any]] = []
         self._buffers: dict[tuple[str, int], _Buffers] = {}
         self._zeros = floats(16)
+        self._shares = buffer(0)
         self.weights: list[Weight] = []
         self.keep: list[Any] = [self._zeros]
 
@@ -258,6 +261,8 @@ class Builder:
             b.tile_q,
             b.tile_meta,
             *tables,
+            self.shares(),
+            self._panels_a_piece(w),
         )
 
     def _tables(self, a: Activations, b: _Buffers, thread_q: int, thread_meta: int) -> tuple[Any, int, int]:
@@ -269,6 +274,20 @@ class Builder:
             a.emitted.add((self.place, "tables"))
             self._row("tables", fields.NEVER, n, b.q, b.q2, b.meta, thread_q, thread_meta, *at)
         return *at, n
+
+    def shares(self) -> Array:
+        """What a row needs whose items threads take from each other (``kernels.shares``)."""
+        size = fields.SHARE_LINE * self.n_threads
+        if len(self._shares) < size:
+            self._shares = buffer(64 * size)
+        self._shares, found = self._shares[size:], self._shares[:size]
+        return found
+
+    def _panels_a_piece(self, w: Weight) -> int:
+        """Panels that threads take at a time of one token's product; 0 where each does its share and no more."""
+        if self.n_threads == 1 or w.n_panels * w.panel_bytes < self.n_threads * PIECES * PIECE_BYTES:
+            return 0
+        return max(1, PIECE_BYTES // w.panel_bytes)
 
     def op(self, kernel: str, barrier: int, *operands: Any) -> None:
         """Any other kernel, with its columns in order."""

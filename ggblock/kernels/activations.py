@@ -29,6 +29,7 @@ from ..simd.vec import (
     less,
     load,
     max_of,
+    rolled,
     round_even,
     select,
     splat,
@@ -139,7 +140,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
     @inline
     def fill(op, tile, n_tokens, k, factors, x):
         """32 columns of a tile's values, float32 (TILE, 32), at ``x``."""
-        for slot in range(TILE):
+        for slot in range(rolled(TILE)):
             t = tile * TILE + slot
             if t < n_tokens:
                 f = lane_at(factors, slot)
@@ -187,7 +188,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)
                 meta = arg(op, 3) + tile * arg(op, 7)
                 factors = zero(F)
-                for slot in range(TILE):
+                for slot in range(rolled(TILE)):
                     t = tile * TILE + slot
                     if t < n_tokens:
                         here = less(vabs(lanes_of(F) - splat(np.float32(slot), F)), splat(np.float32(0.5), F))

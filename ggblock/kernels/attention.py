@@ -42,8 +42,9 @@ from ..simd.vec import (
 from . import attention_bf16, attention_q8_0, shapes
 from .args import arg, larger, smaller, state
 from .attention_q8_0 import write_query
-from .fields import N_TOKENS, POSITION
+from .fields import N_TOKENS, POSITION, TURN
 from .shapes import CHUNK, KEYS, MICRO_ROWS
+from .shares import START, end_of, first_of, take
 
 F = "f32x16"
 MASKED = np.float32(-3.0e38)
@@ -282,7 +283,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
 
     Columns: 0 q float32 (n_tokens, heads, padded head), scaled; 1 KV heads; 2 key cache, 3 bytes a KV head; 4 value
     cache, 5 bytes a KV head; 6 window (0: none); 7 out float32, 8 bytes a token; 9 scratch, 10 bytes a thread;
-    11 partial results (``shapes.part_floats``) by KV head and chunk; 12 chunks that fit.
+    11 partial results (``shapes.part_floats``) by KV head and chunk; 12 chunks that fit; 13 a line of ``shares`` a
+    thread.
     """
     g, n = int(group), int(size)
     row_bytes = shapes.padded(n) * 4
@@ -323,40 +325,47 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
         for r in range(rolled(MICRO_ROWS)):
             store(low + 4 * r, np.int32(start))
             store(high + 4 * r, np.int32(position + 1))
-        for item in range(n_items * thread // n_threads, n_items * (thread + 1) // n_threads):
-            h, chunk = item // chunks, first_chunk + item % chunks
-            part = arg(op, 11) + (h * arg(op, 12) + chunk - first_chunk) * g * (row_bytes + 64)
-            keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
-            for r0 in range(0, rolled(g), at_once):
-                clear(o, m, l, at_once)
-                q = arg(op, 0) + (h * g + r0) * row_bytes
-                if coded:
+        # while there is one chunk threads keep to their KV heads, see ``combine``
+        piece = START
+        while True:
+            size = np.int64(0 if state(op, POSITION) < CHUNK else 1)
+            piece = take(piece, arg(op, 13), thread, n_threads, n_items, size, n_items, state(op, TURN))
+            if piece < 0:
+                break
+            for item in range(first_of(piece), end_of(piece)):
+                h, chunk = item // chunks, first_chunk + item % chunks
+                part = arg(op, 11) + (h * arg(op, 12) + chunk - first_chunk) * g * (row_bytes + 64)
+                keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
+                for r0 in range(0, rolled(g), at_once):
+                    clear(o, m, l, at_once)
+                    q = arg(op, 0) + (h * g + r0) * row_bytes
+                    if coded:
+                        for r in range(rolled(at_once)):
+                            write_query(q + r * row_bytes, codes + r * row_bytes, padded)
+                        q = codes
+                    end = smaller((chunk + 1) * CHUNK, position + 1)
+                    for key in range(larger(chunk * CHUNK, start // 16 * 16), end, step):
+                        n_keys = smaller(np.int64(step), (end - key + 15) // 16 * 16)
+                        one(
+                            q,
+                            keys + key * step_bytes,
+                            values + key * step_bytes,
+                            key,
+                            n_keys,
+                            o,
+                            m,
+                            l,
+                            p,
+                            low,
+                            high,
+                            key < start or key + n_keys > position + 1,
+                        )
                     for r in range(rolled(at_once)):
-                        write_query(q + r * row_bytes, codes + r * row_bytes, padded)
-                    q = codes
-                end = smaller((chunk + 1) * CHUNK, position + 1)
-                for key in range(larger(chunk * CHUNK, start // 16 * 16), end, step):
-                    n_keys = smaller(np.int64(step), (end - key + 15) // 16 * 16)
-                    one(
-                        q,
-                        keys + key * step_bytes,
-                        values + key * step_bytes,
-                        key,
-                        n_keys,
-                        o,
-                        m,
-                        l,
-                        p,
-                        low,
-                        high,
-                        key < start or key + n_keys > position + 1,
-                    )
-                for r in range(rolled(at_once)):
-                    to = part + (r0 + r) * (row_bytes + 64)
-                    for i in range(0, rolled(row_bytes), 64):
-                        store(to + i, load(o + r * row_bytes + i, F))
-                    store(to + row_bytes, load(m + 4 * r, "f32"))
-                    store(to + row_bytes + 4, load(l + 4 * r, "f32"))
+                        to = part + (r0 + r) * (row_bytes + 64)
+                        for i in range(0, rolled(row_bytes), 64):
+                            store(to + i, load(o + r * row_bytes + i, F))
+                        store(to + row_bytes, load(m + 4 * r, "f32"))
+                        store(to + row_bytes + 4, load(l + 4 * r, "f32"))
 
     def attention(op, thread, n_threads):
         n_tokens, position = state(op, N_TOKENS), state(op, POSITION)
@@ -373,8 +382,12 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
         shorter = o + n_rows * row_bytes
         n_tiles = (n_tokens + per_item - 1) // per_item
         n_items = kv_heads * n_tiles
-        for turn in range((n_items - thread + n_threads - 1) // n_threads):
-            item = n_items - 1 - thread - turn * n_threads  # the longest first
+        piece = START
+        while True:
+            piece = take(piece, arg(op, 13), thread, n_threads, n_items, np.int64(1), np.int64(1), state(op, TURN))
+            if piece < 0:
+                break
+            item = n_items - 1 - first_of(piece)  # the longest first
             h, tile = item % kv_heads, item // kv_heads
             for r in range(rolled(n_rows)):
                 t = tile * per_item + r // g

@@ -12,7 +12,10 @@ KERNEL, BARRIER, STATE, A = 0, 1, 2, 3   # operands start at column A
 NEVER, ALWAYS, BATCH, DEEP = 0, 1, 2, 3
 
 # state: int64 values shared by all rows of a plan
-N_TOKENS, POSITION, N_STATE = 0, 1, 8
+N_TOKENS, POSITION, TURN, N_STATE = 0, 1, 2, 8
+
+TURNS = (1 << 15) - 1  # TURN is below; each job has the next one
+SHARE_LINE = 64  # bytes of what ``shares`` knows of a thread's share
 
 #: Words per 32 activations and token. Four floats: scale, scale * sum of all, of the first 16, of the last 16. Then
 #: three that depend: where tiles of tokens read them, whole numbers, -128 * sum of all, of the first 16, of the last

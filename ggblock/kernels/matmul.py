@@ -39,7 +39,8 @@ from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families
 from .args import arg, larger, smaller, state, word_stride
-from .fields import LOUD, META, N_TOKENS, TABLES
+from .fields import LOUD, META, N_TOKENS, TABLES, TURN
+from .shares import START, end_of, first_of, take
 
 #: Weights that many tokens go through together, so that a tile of activations comes from the third level once a group
 #: and not once a panel: 2 to 4 % of a prefill.
@@ -122,8 +123,9 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
     token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
     and bytes from one panel's bias to the next (0 where all share zeros), bytes of a tile of q, of meta,
-    ``sign_tables``, a thread's share of them, blocks that have them (0 where they are not used).
-    Split by panels, so results do not depend on the number of threads.
+    ``sign_tables``, a thread's share of them, blocks that have them (0 where they are not used), a line of ``shares``
+    a thread, and the panels that one token takes from them at a time (0: every thread does its own share).
+    Split by panels, so results do not depend on the number of threads, nor on who took which.
     """
     tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in ("1+", "1t")
 
@@ -140,55 +142,58 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         w, n_panels, n_blocks, panel_bytes = arg(op, 0), arg(op, 1), arg(op, 2), arg(op, 3)
         q, q2, meta = arg(op, 4), arg(op, 5), arg(op, 6)
         y, y_stride, accumulate, bias, bias_step = arg(op, 9), arg(op, 10), arg(op, 11), arg(op, 12), arg(op, 13)
-        n_tokens = state(op, N_TOKENS)
-        first, last = n_panels * thread // n_threads, n_panels * (thread + 1) // n_threads
-        if n_tokens == 1:
-            mine, meta = thread * arg(op, 7), meta + thread * arg(op, 8)
-            n32 = arg(op, 15) // (4 * META * tile_tokens)
-            limit = limit_of(meta, n32)
-            for panel in range(first, last):
-                tile(
-                    w + panel * panel_bytes,
-                    q + mine,
-                    q2 + mine,
-                    meta,
-                    word_stride(n32),
-                    arg(op, 16) + thread * arg(op, 17),
-                    arg(op, 18),
-                    y + panel * 64,
-                    y_stride,
-                    n_blocks,
-                    accumulate,
-                    bias + panel * bias_step,
-                    limit,
-                    family,
-                    1,
-                    one,
-                )
-        else:
-            n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
-            together = larger(1, smaller(last - first, GROUP_BYTES // panel_bytes))
-            for group in range((last - first + together - 1) // together):
-                start = first + group * together
-                for i in range(n_tiles):
-                    for panel in range(start, smaller(last, start + together)):
-                        tile(
-                            w + panel * panel_bytes,
-                            q + i * arg(op, 14),
-                            q2 + i * arg(op, 14),
-                            meta + i * arg(op, 15),
-                            0,
-                            0,
-                            0,
-                            y + panel * 64 + i * tile_tokens * y_stride,
-                            y_stride,
-                            n_blocks,
-                            accumulate,
-                            bias + panel * bias_step,
-                            np.float32(0),
-                            family,
-                            tile_tokens,
-                            many,
-                        )
+        n_tokens, turn = state(op, N_TOKENS), state(op, TURN)
+        n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
+        mine, my_meta = thread * arg(op, 7), meta + thread * arg(op, 8)
+        n32 = arg(op, 15) // (4 * META * tile_tokens)
+        limit = limit_of(my_meta, n32) if n_tokens == 1 else np.float32(0)
+        together = larger(1, smaller(n_panels // n_threads, GROUP_BYTES // panel_bytes))
+        piece = START
+        while True:
+            size, most = (arg(op, 20), n_panels) if n_tokens == 1 else (together, together)
+            piece = take(piece, arg(op, 19), thread, n_threads, n_panels, size, most, turn)
+            if piece < 0:
+                break
+            if n_tokens == 1:
+                for panel in range(first_of(piece), end_of(piece)):
+                    tile(
+                        w + panel * panel_bytes,
+                        q + mine,
+                        q2 + mine,
+                        my_meta,
+                        word_stride(n32),
+                        arg(op, 16) + thread * arg(op, 17),
+                        arg(op, 18),
+                        y + panel * 64,
+                        y_stride,
+                        n_blocks,
+                        accumulate,
+                        bias + panel * bias_step,
+                        limit,
+                        family,
+                        1,
+                        one,
+                    )
+                continue
+            for i in range(n_tiles):
+                for panel in range(first_of(piece), end_of(piece)):
+                    tile(
+                        w + panel * panel_bytes,
+                        q + i * arg(op, 14),
+                        q2 + i * arg(op, 14),
+                        meta + i * arg(op, 15),
+                        0,
+                        0,
+                        0,
+                        y + panel * 64 + i * tile_tokens * y_stride,
+                        y_stride,
+                        n_blocks,
+                        accumulate,
+                        bias + panel * bias_step,
+                        np.float32(0),
+                        family,
+                        tile_tokens,
+                        many,
+                    )
 
     return matmul

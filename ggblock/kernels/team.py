@@ -17,7 +17,8 @@ import numpy as np
 
 from ..simd.jit import inline
 from ..simd.vec import atomic_add, atomic_load, atomic_store, call_address, call_kernel, load, pause, store
-from .fields import ALWAYS, BARRIER, DEEP, KERNEL, N_TOKENS, NEVER, POSITION, ROW, STATE
+from .args import larger
+from .fields import ALWAYS, BARRIER, DEEP, KERNEL, N_TOKENS, NEVER, POSITION, ROW, STATE, TURN, TURNS
 from .shapes import CHUNK
 from .sync import (
     ARRIVED,
@@ -165,12 +166,21 @@ def make_team() -> Any:
 
 
 def make_post() -> Any:
-    """``post(sync, plan, n_rows)``: announces a job to the workers; ``plan`` 0 ends them."""
+    """``post(sync, plan, n_rows)``: announces a job to the workers; ``plan`` 0 ends them.
+
+    A job is a turn (``shares``): counted here, where no thread is at work, in the states of its first and last row.
+    """
 
     def post(sync, plan, n_rows):
         if plan == 0:
             atomic_store(sync + 8 * JOB, -1)
         else:
+            last = np.int64(0)
+            for i in range(0, n_rows, larger(n_rows - 1, 1)):
+                shared = load(plan + i * (8 * ROW) + 8 * STATE, "i64")
+                if shared != last and shared != 0:
+                    store(shared + 8 * TURN, (load(shared + 8 * TURN, "i64") + 1) % TURNS)
+                last = shared
             store(sync + 8 * PLAN, plan)
             store(sync + 8 * N_ROWS, n_rows)
             atomic_store(sync + 8 * DONE, 0)

@@ -142,6 +142,7 @@ class Layers:
             self._scratch_bytes,
             self._parts,
             self._chunks,
+            b.shares(),
         )
         b.op(
             f"combine/{group}/{c.head}",

@@ -421,6 +421,18 @@ def atomic_store(typingctx, address, value):
 
 
 @intrinsic
+def atomic_swap(typingctx, address, expected, value):
+    """Puts ``value`` into the int64 at ``address`` if ``expected`` is there; returns what was there. Sequentially
+    consistent."""
+
+    def codegen(c, b, s, a):
+        word = b.inttoptr(a[0], ir.IntType(64).as_pointer())
+        return b.extract_value(b.cmpxchg(word, a[1], a[2], "seq_cst", "seq_cst"), 0)
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def rolled(typingctx, n):
     """``n``, an int64, by a way that LLVM does not see through: a loop over ``range(rolled(8))`` stays one loop. Where
     its body is long, eight copies of it take long to compile and are no faster."""
