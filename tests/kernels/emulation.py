@@ -262,6 +262,11 @@ class Emulator:
             self._process = None
 
 
+def _int64(address: int, n: int) -> np.ndarray:
+    """``n`` int64 of the shared memory."""
+    return np.ctypeslib.as_array((ctypes.c_int64 * n).from_address(address))
+
+
 class EmulatedTeam:
     """As ``engine.team.Team``."""
 
@@ -269,6 +274,11 @@ class EmulatedTeam:
         self.n_threads = n_threads
 
     def run(self, plan_address: int, n_rows: int) -> None:
+        """Counts the turn as ``kernels.team.post`` does, in the states of the first and the last row."""
+        rows = _int64(plan_address, n_rows * fields.ROW).reshape(n_rows, fields.ROW)
+        for address in {int(rows[0, fields.STATE]), int(rows[-1, fields.STATE])} - {0}:
+            state = _int64(address, fields.N_STATE)
+            state[fields.TURN] = (state[fields.TURN] + 1) % fields.TURNS
         EMULATOR.command(plan_address, n_rows, self.n_threads, 0)
 
     def close(self) -> None:
