@@ -17,15 +17,23 @@ import pytest
 from ggblock.engine.store import default_threads
 from ggblock.engine.team import MAX_THREADS, Team
 from ggblock.errors import SettingError
+from ggblock.kernels import fields
 
 from .chain import Chain
 
 
-def test_same_results_with_any_number_of_threads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("piece_bytes", [1 << 15, 64], ids=["own shares", "from each other"])
+def test_same_results_with_any_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+) -> None:
+    """Also where one token's products are taken panel by panel from other threads' shares."""
+    monkeypatch.setattr("ggblock.engine.plan.PIECE_BYTES", piece_bytes)
     expected = None
     for n_threads in (1, 2, 3, 4):
         team = Team(n_threads)
         chain = Chain(tmp_path, team)
+        sizes = {row[fields.A + 20] for row in chain.rows if row[0].startswith("matmul/")}
+        assert sizes == {int(piece_bytes == 64 and n_threads > 1)}  # panels a piece
         results = [chain.run(n, seed) for seed in range(40) for n in (1, 9)]
         expected = expected or results
         assert all(np.array_equal(a, b) for a, b in zip(results, expected, strict=True)), n_threads
