@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 BATCH = 512  # tokens of a prefill step
 TABLES_L1 = 16 * 1024  # half of a first level of cache: see tabled_blocks
-PIECE_BYTES = 32 * 1024  # of weights that threads take at a time: 2 us; of 16 and 64 KB were no better
+PIECE_BYTES = 32 * 1024  # of weights that threads take at a time: 2 us; 16 and 64 KB were no better
 PIECES = 8  # a share of fewer is not divided: its end costs a look at another core's line, 0.1 us
 SPLIT = 1024  # columns from which on threads share the work of one token's gate: 2 us of SiLU against a barrier of 0.4
 
@@ -276,7 +276,9 @@ class Builder:
         return *at, n
 
     def shares(self) -> Array:
-        """What a row needs whose items threads take from each other (``kernels.shares``)."""
+        """What a row needs whose items threads take from each other (``kernels.shares``): beside that of other rows,
+        since memory on a page of its own is slower to reach.
+        """
         size = fields.SHARE_LINE * self.n_threads
         if len(self._shares) < size:
             self._shares = buffer(64 * size)

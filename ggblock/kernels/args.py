@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
+from ..simd.emit import Emit
 from ..simd.jit import inline
+from ..simd.vec import MACHINE
 from . import fields
 
 _FIRST = 8 * fields.A
@@ -16,19 +15,13 @@ _STATE = 8 * fields.STATE
 
 
 # Intrinsics: as functions of Python they were compiled anew for every ``i``, 0.3 s of a model's kernels.
-def _loaded(b: Any, address: Any, offset: int, i: Any, kind: Any) -> Any:
-    """The word of LLVM's type ``kind`` at ``address + offset + 8 * i``."""
-    word = ir.IntType(64)
-    at = b.add(b.add(address, ir.Constant(word, offset)), b.mul(i, ir.Constant(word, 8)))
-    return b.load(b.inttoptr(at, kind.as_pointer()))
-
-
 @intrinsic
 def arg(typingctx, op, i):
     """Operand ``i`` of the row at ``op``, as int64."""
 
     def codegen(c, b, s, a):
-        return _loaded(b, a[0], _FIRST, a[1], ir.IntType(64))
+        e = Emit(b, MACHINE)
+        return e.load(e.at(a[0], a[1], 8), _FIRST, "i64")
 
     return types.int64(types.int64, types.int64), codegen
 
@@ -38,7 +31,8 @@ def arg_f32(typingctx, op, i):
     """Operand ``i`` as the float32 whose bits are in the low half of the column."""
 
     def codegen(c, b, s, a):
-        return _loaded(b, a[0], _FIRST, a[1], ir.FloatType())
+        e = Emit(b, MACHINE)
+        return e.load(e.at(a[0], a[1], 8), _FIRST, "f32")
 
     return types.float32(types.int64, types.int64), codegen
 
@@ -48,9 +42,8 @@ def state(typingctx, op, i):
     """Word ``i`` of the plan's shared state."""
 
     def codegen(c, b, s, a):
-        word = ir.IntType(64)
-        shared = _loaded(b, a[0], _STATE, ir.Constant(word, 0), word)
-        return _loaded(b, shared, 0, a[1], word)
+        e = Emit(b, MACHINE)
+        return e.load(e.at(e.load(a[0], _STATE, "i64"), a[1], 8), 0, "i64")
 
     return types.int64(types.int64, types.int64), codegen
 

@@ -46,7 +46,8 @@ def take(before, shares, thread, n_threads, n, size, most, turn):
     but ``size`` at least and ``most`` at most; negative when nothing is left. With size 0 all of its own share, which
     nobody else takes from.
 
-    Few pieces: taking one waits for every load that is under way.
+    Few pieces: taking one waits for every load that is under way. ``size`` is best read anew for each piece: where LLVM
+    sees that it stays the same, it compiles the caller's loop twice.
     """
     if size == 0:
         if before != START:

@@ -17,7 +17,6 @@ import numpy as np
 
 from ..simd.jit import inline
 from ..simd.vec import atomic_add, atomic_load, atomic_store, call_address, call_kernel, load, pause, store
-from .args import larger
 from .fields import ALWAYS, BARRIER, DEEP, KERNEL, N_TOKENS, NEVER, POSITION, ROW, STATE, TURN, TURNS
 from .shapes import CHUNK
 from .sync import (
@@ -171,16 +170,21 @@ def make_post() -> Any:
     A job is a turn (``shares``): counted here, where no thread is at work, in the states of its first and last row.
     """
 
+    @inline
+    def next_turn(state):
+        if state != 0:  # rows that use none have no state
+            store(state + 8 * TURN, (load(state + 8 * TURN, "i64") + 1) % TURNS)
+
     def post(sync, plan, n_rows):
         if plan == 0:
             atomic_store(sync + 8 * JOB, -1)
         else:
-            last = np.int64(0)
-            for i in range(0, n_rows, larger(n_rows - 1, 1)):
-                shared = load(plan + i * (8 * ROW) + 8 * STATE, "i64")
-                if shared != last and shared != 0:
-                    store(shared + 8 * TURN, (load(shared + 8 * TURN, "i64") + 1) % TURNS)
-                last = shared
+            if n_rows > 0:
+                first = load(plan + 8 * STATE, "i64")
+                last = load(plan + (n_rows - 1) * (8 * ROW) + 8 * STATE, "i64")
+                next_turn(first)
+                if last != first:
+                    next_turn(last)
             store(sync + 8 * PLAN, plan)
             store(sync + 8 * N_ROWS, n_rows)
             atomic_store(sync + 8 * DONE, 0)

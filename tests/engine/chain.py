@@ -36,7 +36,6 @@ class Chain:
         self.first: Rows = rows[0]
         self.last: Rows = rows[-1]
         self.plan: Plan = builder.finish(team)
-        self.rows = builder._rows
 
     def run(self, n_tokens: int, seed: int = 0) -> np.ndarray:
         """float32 (n_tokens, WIDTH)."""
