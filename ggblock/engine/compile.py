@@ -15,9 +15,9 @@ from pathlib import Path
 from ..kernels import families, registry
 
 #: Rough seconds of a kernel by its kind, for sharing them out; measured on Zen 4.
-SECONDS = {"attention": 3.4, "norm": 1.3, "rope": 1.1, "repack": 0.3, "combine": 0.3, "embed": 0.2, "tables": 0.2}
-SUPER_BLOCKS = 2.0  # products of types whose blocks are super-blocks, of several sub-blocks with code of their own
-OTHERS = 0.7
+SECONDS = {"attention": 2.9, "norm": 1.0, "rope": 0.7, "repack": 0.3, "combine": 0.3, "embed": 0.2, "tables": 0.2}
+SUPER_BLOCKS = 1.2  # products of types whose blocks are super-blocks, of several sub-blocks with code of their own
+OTHERS = 0.8
 MAX_CHILDREN = 4
 _CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from ggblock.engine.compile import child; child(*sys.argv[2:])"
 

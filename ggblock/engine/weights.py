@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..blocks import BlockType
 from ..format import panels
 from ..format.reader import Tensor
-from ..kernels import families, fields
+from ..kernels import families, fields, shapes
 from .memory import Arena, address, aligned, floats
 from .store import kernels
 from .team import Team
@@ -50,6 +50,12 @@ class Weight:
         if self.tensor.in_panels and self.tensor.row.tail:
             return panels.panel_bytes(self.tensor.type.name, self.tensor.row_bytes)
         return panels.ROWS * self.n_blocks * panels.block_bytes(self.family)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Of a panel as many tokens read it (``kernels.unpacked``)."""
+        family = families.family(self.family)
+        return -(-self.n_cols // 32) * shapes.unit_bytes(family.sub, family.has_offsets)
 
     @property
     def is_float(self) -> bool:

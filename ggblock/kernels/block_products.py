@@ -1,54 +1,51 @@
-"""One panel block against one token or a tile of tokens: what ``matmul.tile`` repeats over the columns of 16 rows.
+"""One panel block against one token, or in floats against several: what ``matmul.tile`` repeats over 16 rows.
 
-The arithmetic, the layout of activations and the modes are those of the page of ``matmul``.
+The arithmetic, the layout of activations and the modes are those of the page of ``matmul``. How integers of many tokens
+are multiplied is in ``unpacked``.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
-
-from llvmlite import ir
 
 from ..simd.emit import Emit, llvm_type
 from . import families, sign_tables
-from .fields import META
 
 
-def _dots(
-    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int, tokens: int, starts: list[Any] | None = None
+def dots(
+    e: Emit, fam: Any, codes: Any, bases: tuple[Any, ...], first: int, tokens: int, starts: list[Any] | None = None
 ) -> list[list[Any]]:
-    """Integer dot products of sub-block ``s``, by term and token, each <16 x i32>; those of the last term are added to
-    ``starts``.
+    """Integer dot products of a sub-block, by term and token, each <16 x i32>; those of the last term are added to
+    ``starts``. ``codes(k)``: group ``k`` of four columns, <64 x i8>, as the machine multiplies them; at ``bases`` their
+    activations are groups ``first`` and on.
 
     The accumulators are pinned after each group: left alone, LLVM computes one half of the rows after the other on
     machines of 8 lanes and keeps codes and activations on the stack meanwhile (Q4_K on AVX2, one core of Zen 4: 17 GB/s
     instead of 22, 66 G multiply-adds a second instead of 99).
     """
-    first = [e.zero("i32x16")] * tokens
-    starts = starts or first
+    zeros = [e.zero("i32x16")] * tokens
+    starts = starts or zeros
     if len(bases) > 1 and tokens > 1 and e.machine.pins:  # accumulators of both terms are more than the registers
-        return _dots(e, fam, p, bases[:-1], s, tokens) + _dots(e, fam, p, bases[-1:], s, tokens, starts)
+        upper = dots(e, fam, codes, bases[:-1], first, tokens)
+        return upper + dots(e, fam, codes, bases[-1:], first, tokens, starts)
     groups = fam.sub // 4
     dot = e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
     narrow = None if fam.signed else e.machine.narrow
     # groups of four whose products, two to a lane, cannot leave int16
     together = 32767 // (2 * 127 * fam.max_code) if narrow else 1
-    acc = [list(first) for _ in bases[:-1]] + [list(starts)]
+    acc = [list(zeros) for _ in bases[:-1]] + [list(starts)]
     for start in range(0, groups, together):
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
         for k in range(start, min(groups, start + together)):
-            if tokens == 1 and k % fam.per_line == 0:
-                e.order()  # codes are loaded in the order in which they lie: see the head of ``matmul``
-            codes = _codes(e, fam, p, s, k, tokens)
+            value = codes(k)
             for t in range(tokens):
-                at = ((s * groups + k) * tokens + t) * 4
+                at = ((first + k) * tokens + t) * 4
                 for term, base in enumerate(bases):
                     x = e.bytes4(base, at)
                     if together > 1:
-                        pairs[term][t] = narrow[0](e.b, pairs[term][t], codes, x)
+                        pairs[term][t] = narrow[0](e.b, pairs[term][t], value, x)
                     else:
-                        acc[term][t] = dot(acc[term][t], codes, x)
+                        acc[term][t] = dot(acc[term][t], value, x)
             held = pairs if together > 1 else acc
             pinned = iter(e.pin([v for values in held for v in values]))
             held[:] = [[next(pinned) for _ in values] for values in held]
@@ -57,14 +54,17 @@ def _dots(
     return acc
 
 
-def _codes(e: Emit, fam: Any, p: Any, s: int, k: int, tokens: int) -> Any:
-    """Codes as the machine multiplies them: where it takes unsigned bytes of full range, signed ones raised, and others
-    lifted for one token; woven for one token where the family says so."""
-    if tokens == 1 and fam.weave:
+def _codes(e: Emit, fam: Any, p: Any, s: int, k: int) -> Any:
+    """One token's codes as the machine multiplies them: where it takes unsigned bytes of full range, signed ones raised
+    and others lifted; woven where the family says so. They are loaded in the order in which they lie: see ``matmul``.
+    """
+    if k % fam.per_line == 0:
+        e.order()
+    if fam.weave:
         return fam.woven_codes(e, p, s, k)
     if fam.signed:
         return (fam.raised_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
-    return (fam.lifted_codes if tokens == 1 and e.machine.signed_bias else fam.codes)(e, p, s, k)
+    return (fam.lifted_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
 
 
 class Words:
@@ -84,51 +84,13 @@ class Words:
 
     def sum(self, fam: Any, s: int, first_term: bool) -> Any:
         """Scaled sum of sub-block ``s`` of a family, a float; ``first_term``: of the first of two terms alone."""
-        return self._e.load(self._e.at(self._at, self._stride, _sum(fam, s, first_term)), s * fam.sub // 32 * 4, "f32")
+        word = self._e.at(self._at, self._stride, _sum(fam, s) + 3 * first_term)
+        return self._e.load(word, s * fam.sub // 32 * 4, "f32")
 
 
-def _sum(fam: Any, s: int, second_half: bool = False) -> int:
-    """Which word of the meta (``fields.META``) has the sum of sub-block ``s``, or what the last three have of it."""
-    return (1 if fam.sub == 32 else 2 + s % 2) + 3 * second_half
-
-
-def _place(fam: Any, s: int, tokens: int) -> int:
-    """Byte of the meta of a tile's block at which the 32 columns of sub-block ``s`` begin."""
-    return s * fam.sub // 32 * META * tokens * 4
-
-
-def _sums_at(fam: Any, s: int, tokens: int, whole: bool = False) -> int:
-    """Byte of the meta of a tile's block at which the scaled sums of sub-block ``s`` begin, or the ``whole`` ones."""
-    return _place(fam, s, tokens) + _sum(fam, s, whole) * tokens * 4
-
-
-def _add(
-    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, first: int, scales: list[Any], tokens: int,
-    sums: list[Any],
-) -> list[Any]:  # fmt: skip
-    """``sums`` of all tokens and what 32 columns add, sub-blocks ``first`` and on with their ``scales``, with the terms
-    of activations at ``bases``.
-
-    Where a type takes the same power of two off all of its codes, the dot products start with what that takes off them:
-    a shift, which costs nothing beside dot products, instead of a multiply-add, which costs as much as one of them.
-    """
-    b, shift, values, alone = e.b, _shift(e, fam), [None] * tokens, len(scales) == 1
-    for s, scale in enumerate(scales, first):
-        starts = None
-        if shift is not None:
-            at = _sums_at(fam, s, tokens, True)
-            whole = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
-            starts = [b.ashr(v, e.const("i32x16", shift)) if shift else v for v in whole]
-        acc = _dots(e, fam, p, bases, s, tokens, starts)
-        for t, before in enumerate(values):
-            total = acc[0][t] if len(bases) == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
-            value = b.sitofp(total, llvm_type("f32x16"))
-            values[t] = value if alone else b.fmul(value, scale) if before is None else e.fma(value, scale, before)
-    at, out = _place(fam, first, tokens), []
-    for t, value in enumerate(values):
-        d = e.splat_load(meta, at + t * 4, "f32")
-        out.append(e.fma(value, b.fmul(scales[0], d) if alone else d, sums[t]))
-    return out
+def _sum(fam: Any, s: int) -> int:
+    """Which word of the meta (``fields.META``) has the sum of sub-block ``s``."""
+    return 1 if fam.sub == 32 else 2 + s % 2
 
 
 def _zero(e: Emit, fam: Any) -> float:
@@ -136,7 +98,7 @@ def _zero(e: Emit, fam: Any) -> float:
     return float(e.machine.signed_bias) if fam.signed else float(fam.zero)
 
 
-def _shift(e: Emit, fam: Any) -> int | None:
+def shift_of(e: Emit, fam: Any) -> int | None:
     """Bits by which the sums of activations for tiles, -128 times, are more than ``-zero`` times, which is what dot
     products start with; None where no power of two is taken off."""
     return {2.0 ** (7 - n): n for n in range(8)}.get(_zero(e, fam))
@@ -186,7 +148,8 @@ def _woven(e: Emit, fam: Any, base: Any) -> Any:
 
 def _dot(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int) -> Any:
     """Dot products of sub-block ``s`` with one token as floats, in steps of the last term."""
-    return _in_floats(e, [of_one[0] for of_one in _dots(e, fam, p, bases, s, 1)])
+    products = dots(e, fam, lambda k: _codes(e, fam, p, s, k), bases, s * fam.sub // 4, 1)
+    return _in_floats(e, [of_one[0] for of_one in products])
 
 
 def _in_floats(e: Emit, terms: list[Any]) -> Any:
@@ -252,45 +215,20 @@ def _loud(e: Emit, fam: Any, meta: Words, limit: Any) -> Any:
 
 
 def block(
-    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, table: Any, tokens: int, mode: str, limit: Any,
-    sums: list[Any],
-) -> list[Any]:  # fmt: skip
-    """One panel block of a quantized family against ``tokens`` tokens; returns the new sums. ``meta``: of one token
-    ``Words``; ``table``: of its columns, where they have one."""
-    b, terms, mixed = e.b, int(mode[0]), mode in ("1+", "1t")
-    if tokens == 1 and mixed:
-        return e.choose(
-            _loud(e, fam, meta, limit),
-            lambda: [_block_one(e, fam, p, (q, q2), meta, sums[0])],
-            lambda: [
-                sign_tables.block(e, fam, p, table, sums[0])
-                if table
-                else _block_first(e, fam, p, q, meta, sums[0])
-            ],
-        )
-    if tokens == 1:
-        return [_block_one(e, fam, p, (q, q2)[:terms], meta, sums[0])]
-    shared, each = fam.prepare(e, p), 32 // fam.sub
-    zero = _zero(e, fam) if _shift(e, fam) is None else 0.0
-    for first in range(0, fam.block // fam.sub, each):
-        scales, offsets = [], []
-        for s in range(first, min(first + each, fam.block // fam.sub)):
-            scale, offset = fam.complete(e, p, shared, s)
-            scales.append(scale)
-            if zero:
-                offset = b.fmul(scale, e.const("f32x16", -zero))
-            if offset is not None:
-                offsets.append((offset, _sums_at(fam, s, tokens)))
-        add = partial(_add, e, fam, p, meta=meta, first=first, tokens=tokens, sums=sums)
-        if mixed:  # a negative scale says that there is a second term, to all tokens of the tile
-            loud = b.icmp_signed("<", e.load(meta, _place(fam, first, tokens), "i32"), ir.Constant(ir.IntType(32), 0))
-            louder = [b.fneg(scale) for scale in scales]
-            sums = e.choose(loud, partial(add, (q, q2), scales=louder), partial(add, (q,), scales=scales))
-        else:
-            sums = add((q, q2)[:terms], scales=scales)
-        for offset, at in offsets:
-            sums = [e.fma(offset, e.splat_load(meta, at + t * 4, "f32"), v) for t, v in enumerate(sums)]
-    return sums
+    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Words, table: Any, mode: str, limit: Any, total: Any
+) -> Any:
+    """One panel block of a quantized family against one token; returns the new sum. ``table``: of its columns, where
+    they have one."""
+    if mode not in ("1+", "1t"):
+        return _block_one(e, fam, p, (q, q2)[: int(mode[0])], meta, total)
+    (total,) = e.choose(
+        _loud(e, fam, meta, limit),
+        lambda: [_block_one(e, fam, p, (q, q2), meta, total)],
+        lambda: [
+            sign_tables.block(e, fam, p, table, total) if table else _block_first(e, fam, p, q, meta, total)
+        ],
+    )
+    return total
 
 
 def decoded(e: Emit, fam: Any, p: Any) -> Any:

@@ -28,7 +28,8 @@ class Family:
     n_bytes = 0         # bytes a block
     sub = 32            # weights that share a scale and an offset
     max_code = 127      # no code is larger, unless signed
-    zero = 0.0          # what is taken off a code
+    zero = 0.0          # what is taken off a code, a power of two or nothing
+    has_offsets = False # whether a sub-block has an offset of its own
     per_line = 1        # calls of ``codes`` that need one line of memory: it is loaded once if no fence is between them
     weave = None        # columns of a few in the order in which ``woven_codes`` has them; its use to one token
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)

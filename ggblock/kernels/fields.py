@@ -6,7 +6,7 @@ state. What follows depends on the kernel; each kernel's docstring lists its col
 """
 from __future__ import annotations
 
-ROW = 24
+ROW = 28
 KERNEL, BARRIER, STATE, A = 0, 1, 2, 3   # operands start at column A
 
 NEVER, ALWAYS, BATCH, DEEP = 0, 1, 2, 3

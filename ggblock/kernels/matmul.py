@@ -37,14 +37,28 @@ from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
-from . import block_products, families
-from .args import arg, larger, smaller, state, word_stride
+from . import block_products, families, unpacked
+from .args import arg, state, word_stride
 from .fields import LOUD, META, N_TOKENS, TABLES, TURN
+from .shapes import unit_bytes
 from .shares import START, end_of, first_of, take
 
-#: Weights that many tokens go through together, so that a tile of activations comes from the third level once a group
-#: and not once a panel: 2 to 4 % of a prefill.
-GROUP_BYTES = 128 * 1024
+
+def _finish(e: Emit, sums: list[Any], out: Any, stride: Any, add: Any, bias_at: Any) -> None:
+    """Writes a tile's sums and the bias, or adds them to what is there where ``add`` is not 0."""
+    b, biased = e.b, e.load(bias_at, 0, "f32x16")
+    results = [b.fadd(v, biased) for v in sums]
+    with b.if_else(b.icmp_signed("!=", add, e.i64(0))) as (then, otherwise):
+        with then:
+            at = out
+            for v in results:
+                e.store(at, 0, b.fadd(e.load(at, 0, "f32x16"), v))
+                at = b.add(at, stride)
+        with otherwise:
+            at = out
+            for v in results:
+                e.store(at, 0, v)
+                at = b.add(at, stride)
 
 
 @intrinsic(prefer_literal=True)
@@ -52,13 +66,12 @@ def tile(
     typingctx, w, q, q2, meta, meta_stride, tables, n_tabled, y, y_stride, n_blocks, accumulate, bias, limit, family,
     tokens, mode,
 ):  # fmt: skip
-    """16 rows by ``tokens`` tokens over all columns: ``n_blocks`` whole blocks, and the tail that ``family`` may name.
-    Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
+    """16 rows by one token over all columns, or in floats by ``tokens``: ``n_blocks`` whole blocks, and the tail that
+    ``family`` may name. Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
 
-    ``mode``: "1" or "2" terms of int8 activations, "1+" a second where it is worth it (many tokens: where
-    ``activations`` says so; one: in blocks with a scale whose square is more than ``limit``), "1t" for one token the
-    same with ``tables`` (``sign_tables``) for the others of the first ``n_tabled`` blocks, "f" float activations (then
-    at ``q``). ``bias``: address of 16 floats added to every token (zeros where there is no bias).
+    ``mode``: "1" or "2" terms of int8 activations, "1+" a second in blocks with a scale whose square is more than
+    ``limit``, "1t" the same with ``tables`` (``sign_tables``) for the others of the first ``n_tabled`` blocks, "f"
+    float activations (then at ``q``). ``bias``: address of 16 floats added to every token (zeros where there is none).
     """
     name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
     fam, last = families.family(name), families.tail(name)
@@ -67,15 +80,15 @@ def tile(
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
         weights, first, second, metas, word_size, tables, n_tabled, out, stride, blocks, add, bias_at, limit = a[:13]
-        is_float = isinstance(fam, families.FloatFamily)
-        floats = how == "f" or is_float
+        floats = how == "f" or isinstance(fam, families.FloatFamily)
+        assert floats or n_tokens == 1, name
 
         def block(fam: Any, carried: Any, table: Any = None) -> Any:
             p, x0, x1, m, *sums = carried
             if floats:
                 return block_products.block_float(e, fam, p, x0, n_tokens, sums)
-            meta = block_products.Words(e, m, word_size) if n_tokens == 1 else m
-            return block_products.block(e, fam, p, x0, x1, meta, table, n_tokens, how, limit, sums)
+            meta = block_products.Words(e, m, word_size)
+            return [block_products.block(e, fam, p, x0, x1, meta, table, how, limit, sums[0])]
 
         def body(i: Any, carried: Any, table: Any = None) -> Any:
             p, x0, x1, m = carried[:4]
@@ -85,7 +98,7 @@ def tile(
                 e.at(p, fam.n_bytes * 16),
                 e.at(x0, fam.block * n_tokens * width),
                 e.at(x1, fam.block * n_tokens),
-                e.at(m, fam.block // 32 * 4 * (1 if n_tokens == 1 else META * n_tokens)),
+                e.at(m, fam.block // 32 * 4),
                 *sums,
             ]
 
@@ -96,38 +109,77 @@ def tile(
             begin = n_tabled
         carried = e.loop(begin, blocks, 1, carried, body)
         sums = block(last, carried) if last else carried[4:]
-        b = builder
-        biased = e.load(bias_at, 0, "f32x16")
-        results = [b.fadd(v, biased) for v in sums]
-        old = b.icmp_signed("!=", add, e.i64(0))
-        with b.if_else(old) as (then, otherwise):
-            with then:
-                at = out
-                for v in results:
-                    e.store(at, 0, b.fadd(e.load(at, 0, "f32x16"), v))
-                    at = b.add(at, stride)
-            with otherwise:
-                at = out
-                for v in results:
-                    e.store(at, 0, v)
-                    at = b.add(at, stride)
+        _finish(e, sums, out, stride, add, bias_at)
+        return c.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic(prefer_literal=True)
+def unpack(typingctx, w, to, n_blocks, family):
+    """A panel of ``n_blocks`` whole blocks, and the tail that ``family`` may name, as units at ``to``."""
+    fam, last = families.family(family.literal_value), families.tail(family.literal_value)
+    sig = types.void(types.int64, types.int64, types.int64, family)
+
+    def codegen(c, builder, s, a):
+        e = Emit(builder, MACHINE)
+
+        def body(i: Any, carried: Any) -> list[Any]:
+            p, out = carried
+            unpacked.emit_unpack(e, fam, p, out)
+            return [e.at(p, fam.n_bytes * 16), e.at(out, fam.block // 32 * unit_bytes(fam.sub, fam.has_offsets))]
+
+        p, out = e.loop(e.i64(0), a[2], 1, [a[0], a[1]], body)
+        if last:
+            unpacked.emit_unpack(e, last, p, out)
+        return c.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile_of_units(
+    typingctx, units, q, q2, meta, y, y_stride, n_units, accumulate, bias, family, tokens, mode
+):  # fmt: skip
+    """16 rows by ``tokens`` tokens over ``n_units`` units (``unpacked``). ``y`` and ``bias`` as of ``tile``; ``mode``:
+    "1" or "2" terms of activations, or "1+", a second where ``activations`` says so."""
+    fam, n_tokens, how = families.family(family.literal_value), tokens.literal_value, mode.literal_value
+    sig = types.void(*[types.int64] * 9, family, tokens, mode)
+
+    def codegen(c, builder, s, a):
+        e = Emit(builder, MACHINE)
+        first, x0, x1, metas, out, stride, n, add, bias_at = a[:9]
+
+        def body(i: Any, carried: Any) -> list[Any]:
+            p, x0, x1, m, *sums = carried
+            sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, sums)
+            q_step = unpacked.Q_STEP * n_tokens
+            size = unit_bytes(fam.sub, fam.has_offsets)
+            return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * n_tokens), *sums]
+
+        sums = e.loop(e.i64(0), n, 1, [first, x0, x1, metas, *[e.zero("f32x16")] * n_tokens], body)[4:]
+        _finish(e, sums, out, stride, add, bias_at)
         return c.get_dummy_value()
 
     return sig, codegen
 
 
 def make_matmul(family: str, one: str, many: str) -> Any:
-    """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the mode of ``tile`` for one token and for tiles;
-    ``one`` "1+" and "1t" take activations of two terms.
+    """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the modes of ``tile`` for one token, and of
+    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+" and "1t" take activations of two terms.
 
     Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
     token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
     and bytes from one panel's bias to the next (0 where all share zeros), bytes of a tile of q, of meta,
     ``sign_tables``, a thread's share of them, blocks that have them (0 where they are not used), a line of ``shares``
-    a thread, and the panels that one token takes from them at a time (0: every thread does its own share).
+    a thread, the panels that one token takes from them at a time (0: every thread does its own share), room for
+    unpacked panels, a thread's share of it, and how many panels a tile takes at a time.
     Split by panels, so results do not depend on the number of threads, nor on who took which.
     """
     tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in ("1+", "1t")
+    fam = families.family(family)
+    in_floats = many == "f" or isinstance(fam, families.FloatFamily)
+    each_unit = 0 if in_floats else unit_bytes(fam.sub, fam.has_offsets)
 
     @inline
     def limit_of(meta, n32):
@@ -138,16 +190,84 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                 whole += d * d
         return np.float32(LOUD) * whole
 
+    @inline
+    def one_token(op, first, end, thread, n32, limit):
+        w, panel_bytes, mine = arg(op, 0), arg(op, 3), thread * arg(op, 7)
+        for panel in range(first, end):
+            tile(
+                w + panel * panel_bytes,
+                arg(op, 4) + mine,
+                arg(op, 5) + mine,
+                arg(op, 6) + thread * arg(op, 8),
+                word_stride(n32),
+                arg(op, 16) + thread * arg(op, 17),
+                arg(op, 18),
+                arg(op, 9) + panel * 64,
+                arg(op, 10),
+                arg(op, 2),
+                arg(op, 11),
+                arg(op, 12) + panel * arg(op, 13),
+                limit,
+                family,
+                1,
+                one,
+            )
+
+    @inline
+    def tokens_as_floats(op, first, end, thread, n32, n_tiles):
+        w, panel_bytes, y_stride = arg(op, 0), arg(op, 3), arg(op, 10)
+        for i in range(n_tiles):
+            for panel in range(first, end):
+                tile(
+                    w + panel * panel_bytes,
+                    arg(op, 4) + i * arg(op, 14),
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    arg(op, 9) + panel * 64 + i * tile_tokens * y_stride,
+                    y_stride,
+                    arg(op, 2),
+                    arg(op, 11),
+                    arg(op, 12) + panel * arg(op, 13),
+                    np.float32(0),
+                    family,
+                    tile_tokens,
+                    "f",
+                )
+
+    @inline
+    def tokens_as_integers(op, first, end, thread, n32, n_tiles):
+        w, panel_bytes, y_stride = arg(op, 0), arg(op, 3), arg(op, 10)
+        room, size = arg(op, 21) + thread * arg(op, 22), n32 * each_unit
+        for panel in range(first, end):
+            unpack(w + panel * panel_bytes, room + (panel - first) * size, arg(op, 2), family)
+        for i in range(n_tiles):
+            for panel in range(first, end):
+                tile_of_units(
+                    room + (panel - first) * size,
+                    arg(op, 4) + i * arg(op, 14),
+                    arg(op, 5) + i * arg(op, 14),
+                    arg(op, 6) + i * arg(op, 15),
+                    arg(op, 9) + panel * 64 + i * tile_tokens * y_stride,
+                    y_stride,
+                    n32,
+                    arg(op, 11),
+                    arg(op, 12) + panel * arg(op, 13),
+                    family,
+                    tile_tokens,
+                    many,
+                )
+
+    tokens = tokens_as_floats if in_floats else tokens_as_integers
+
     def matmul(op, thread, n_threads):
-        w, n_panels, n_blocks, panel_bytes = arg(op, 0), arg(op, 1), arg(op, 2), arg(op, 3)
-        q, q2, meta = arg(op, 4), arg(op, 5), arg(op, 6)
-        y, y_stride, accumulate, bias, bias_step = arg(op, 9), arg(op, 10), arg(op, 11), arg(op, 12), arg(op, 13)
-        n_tokens, turn = state(op, N_TOKENS), state(op, TURN)
+        n_panels, n_tokens, turn = arg(op, 1), state(op, N_TOKENS), state(op, TURN)
         n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
-        mine, my_meta = thread * arg(op, 7), meta + thread * arg(op, 8)
         n32 = arg(op, 15) // (4 * META * tile_tokens)
-        limit = limit_of(my_meta, n32) if n_tokens == 1 else np.float32(0)
-        together = larger(1, smaller(n_panels // n_threads, GROUP_BYTES // panel_bytes))
+        limit = limit_of(arg(op, 6) + thread * arg(op, 8), n32) if n_tokens == 1 else np.float32(0)
+        together = arg(op, 23)
         piece = START
         while True:
             size, most = (arg(op, 20), n_panels) if n_tokens == 1 else (together, together)
@@ -155,45 +275,8 @@ def make_matmul(family: str, one: str, many: str) -> Any:
             if piece < 0:
                 break
             if n_tokens == 1:
-                for panel in range(first_of(piece), end_of(piece)):
-                    tile(
-                        w + panel * panel_bytes,
-                        q + mine,
-                        q2 + mine,
-                        my_meta,
-                        word_stride(n32),
-                        arg(op, 16) + thread * arg(op, 17),
-                        arg(op, 18),
-                        y + panel * 64,
-                        y_stride,
-                        n_blocks,
-                        accumulate,
-                        bias + panel * bias_step,
-                        limit,
-                        family,
-                        1,
-                        one,
-                    )
-                continue
-            for i in range(n_tiles):
-                for panel in range(first_of(piece), end_of(piece)):
-                    tile(
-                        w + panel * panel_bytes,
-                        q + i * arg(op, 14),
-                        q2 + i * arg(op, 14),
-                        meta + i * arg(op, 15),
-                        0,
-                        0,
-                        0,
-                        y + panel * 64 + i * tile_tokens * y_stride,
-                        y_stride,
-                        n_blocks,
-                        accumulate,
-                        bias + panel * bias_step,
-                        np.float32(0),
-                        family,
-                        tile_tokens,
-                        many,
-                    )
+                one_token(op, first_of(piece), end_of(piece), thread, n32, limit)
+            else:
+                tokens(op, first_of(piece), end_of(piece), thread, n32, n_tiles)
 
     return matmul

@@ -5,6 +5,7 @@ from .families import PlaneFamily
 class Q2_K(PlaneFamily):
     name = "q2_k"
     max_code = 3
+    has_offsets = True
     sub = 16
 
     def prepare(self, e, p):

@@ -5,6 +5,7 @@ from .q4_0 import nibbles
 
 class Q4_1(Family):
     max_code = 15
+    has_offsets = True
     n_bytes = 20
 
     def parts(self, e, p, d, s):

@@ -18,6 +18,7 @@ def scales_and_mins(e, p, first):
 class Q4_K(PlaneFamily):
     name = "q4_k"
     max_code = 15
+    has_offsets = True
 
     def prepare(self, e, p):
         d, dmin = e.half_load(p, self.at("d")), e.half_load(p, self.at("dmin"))

@@ -6,6 +6,7 @@ from .q5_0 import fifth_bits
 
 class Q5_1(Family):
     max_code = 31
+    has_offsets = True
     n_bytes = 24
     per_line = 8
 

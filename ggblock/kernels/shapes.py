@@ -5,7 +5,12 @@ KEYS = 64          # keys of a block of attention when many tokens are processed
 CHUNK = 256        # positions of a chunk when one token is decoded
 MICRO_ROWS = 8     # query rows of a micro-tile when many tokens are processed
 
+UNIT_CODES = 512   # bytes of the codes of a unit, 32 columns of 16 rows taken apart: see ``unpacked``
 
+
+def unit_bytes(sub: int, has_offsets: bool) -> int:
+    """Bytes of a unit of a family with sub-blocks of ``sub``: codes, and float32 scales and offsets of 16 rows each."""
+    return UNIT_CODES + 32 // sub * 64 * (1 + has_offsets)
 
 
 def weight_bytes(keys: int) -> int:

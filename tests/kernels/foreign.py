@@ -45,8 +45,9 @@ def assembly(module_text: str, machine: str) -> str:
 
 
 def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
-    """A loop over the blocks of one panel against ``tokens`` tokens, for ``machine``; ``q4_k+128``: over such tails."""
-    from ggblock.kernels import block_products, families
+    """For ``machine``, a loop over the blocks of one panel against one token, or over its units (``kernels.unpacked``)
+    against ``tokens``; mode "unpack": one that makes units of blocks. ``q4_k+128``: of such tails."""
+    from ggblock.kernels import block_products, families, shapes, unpacked
     from ggblock.simd.emit import F32, I64, Emit
 
     module = ir.Module()
@@ -60,11 +61,18 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
     def body(i: Any, carried: Any) -> Any:
         at = e.at(p, i, 16 * fam.n_bytes)
         x = e.at(q, i, fam.block * tokens * 4)
+        if mode == "unpack":
+            unpacked.emit_unpack(e, fam, at, e.at(out, i, 16 * fam.n_bytes))
+            return carried
         if mode == "f" or isinstance(fam, families.FloatFamily):
             return block_products.block_float(e, fam, at, x, tokens, carried)
-        limit, second = e.const("f32", 1.0), e.at(q2, i, fam.block * tokens)
-        words = block_products.Words(e, meta, blocks) if tokens == 1 else meta
-        return block_products.block(e, fam, at, x, second, words, None, tokens, mode, limit, carried)
+        if tokens > 1:
+            unit = e.at(p, i, shapes.unit_bytes(fam.sub, fam.has_offsets))
+            m = e.at(meta, i, unpacked.META_STEP * tokens)
+            x, second = (e.at(v, i, unpacked.Q_STEP * tokens) for v in (q, q2))
+            return unpacked.emit_unit(e, fam, unit, x, second, m, tokens, mode, carried)
+        limit, second, words = e.const("f32", 1.0), e.at(q2, i, fam.block), block_products.Words(e, meta, blocks)
+        return [block_products.block(e, fam, at, x, second, words, None, mode, limit, carried[0])]
 
     for t, total in enumerate(e.loop(e.i64(0), blocks, 1, [e.zero("f32x16")] * tokens, body)):
         assert total.type.element == F32

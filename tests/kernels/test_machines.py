@@ -59,6 +59,21 @@ def test_every_family_uses_the_dot_product(family: str, machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", DOT)
+@pytest.mark.parametrize("family", CODED)
+def test_many_tokens_multiply_bytes_and_do_nothing_else_to_them(family: str, machine: str) -> None:
+    """A unit against a tile: eight groups of columns, a dot product each for every token and register. To take blocks
+    apart needs none, nor a call."""
+    tokens = machines.MACHINES[machine].tile_tokens
+    text = tile_assembly(family, machine, tokens, "1")
+    assert len(re.findall(DOT[machine], text)) == 8 * tokens * {"neon": 4, "avxvnni": 2}[machine]
+    made = tile_assembly(family, machine, 1, "unpack")
+    assert not re.search(DOT[machine], made)
+    for each in (text, made):
+        assert "zmm" not in each
+        assert not re.search(r"^\s+(bl|blr|call|callq)\s", each, re.MULTILINE)
+
+
+@pytest.mark.parametrize("machine", DOT)
 @pytest.mark.parametrize("family", FLOATS)
 def test_float_families_use_fused_multiply_adds(family: str, machine: str) -> None:
     text = tile_assembly(family, machine, 1, "f")
