@@ -38,7 +38,7 @@ from ..simd.jit import inline
 from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families, unpacked
-from .args import arg, state, word_stride
+from .args import arg, larger, smaller, state, word_stride
 from .fields import LOUD, META, N_TOKENS, TABLES, TURN
 from .shapes import unit_bytes
 from .shares import START, end_of, first_of, take
@@ -139,19 +139,24 @@ def unpack(typingctx, w, to, n_blocks, family):
 
 @intrinsic(prefer_literal=True)
 def tile_of_units(
-    typingctx, units, q, q2, meta, y, y_stride, n_units, accumulate, bias, family, tokens, mode
+    typingctx, units, q, q2, meta, y, y_stride, n_units, accumulate, bias, following, family, tokens, mode
 ):  # fmt: skip
     """16 rows by ``tokens`` tokens over ``n_units`` units (``unpacked``). ``y`` and ``bias`` as of ``tile``; ``mode``:
-    "1" or "2" terms of activations, or "1+", a second where ``activations`` says so."""
+    "1" or "2" terms of activations, or "1+", a second where ``activations`` says so. ``following``: address of the
+    panel that will be unpacked in place of this one, which is brought into the second level of cache meanwhile.
+    """
     fam, n_tokens, how = families.family(family.literal_value), tokens.literal_value, mode.literal_value
-    sig = types.void(*[types.int64] * 9, family, tokens, mode)
+    sig = types.void(*[types.int64] * 10, family, tokens, mode)
+    n_lines = -(-16 * fam.n_bytes // (fam.block // 32 * 64))  # of packed blocks for a unit
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
-        first, x0, x1, metas, out, stride, n, add, bias_at = a[:9]
+        first, x0, x1, metas, out, stride, n, add, bias_at, following = a[:10]
 
         def body(i: Any, carried: Any) -> list[Any]:
             p, x0, x1, m, *sums = carried
+            for line in range(n_lines):
+                e.prefetch(e.at(following, i, 64 * n_lines), 64 * line, 2)
             sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, sums)
             q_step = unpacked.Q_STEP * n_tokens
             size = unit_bytes(fam.sub, fam.has_offsets)
@@ -244,6 +249,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         for panel in range(first, end):
             unpack(w + panel * panel_bytes, room + (panel - first) * size, arg(op, 2), family)
         for i in range(n_tiles):
+            following = end - first if i == 0 else 0
             for panel in range(first, end):
                 tile_of_units(
                     room + (panel - first) * size,
@@ -255,6 +261,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                     n32,
                     arg(op, 11),
                     arg(op, 12) + panel * arg(op, 13),
+                    w + (panel + following) * panel_bytes,
                     family,
                     tile_tokens,
                     many,
@@ -267,7 +274,8 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
         n32 = arg(op, 15) // (4 * META * tile_tokens)
         limit = limit_of(arg(op, 6) + thread * arg(op, 8), n32) if n_tokens == 1 else np.float32(0)
-        together = arg(op, 23)
+        # few panels for few tiles: those that are unpacked first are waited for
+        together = smaller(arg(op, 23), larger(1, n_tiles // 4))
         piece = START
         while True:
             size, most = (arg(op, 20), n_panels) if n_tokens == 1 else (together, together)
