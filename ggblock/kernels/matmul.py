@@ -143,7 +143,7 @@ def tile_of_units(
 ):  # fmt: skip
     """16 rows by ``tokens`` tokens over ``n_units`` units (``unpacked``). ``y`` and ``bias`` as of ``tile``; ``mode``:
     "1" or "2" terms of activations, or "1+", a second where ``activations`` says so. ``following``: address of the
-    panel that will be unpacked in place of this one, which is brought into the second level of cache meanwhile.
+    panel that will be unpacked in place of this one, which is brought into the second level of cache meanwhile; or 0.
     """
     fam, n_tokens, how = families.family(family.literal_value), tokens.literal_value, mode.literal_value
     sig = types.void(*[types.int64] * 10, family, tokens, mode)
@@ -155,8 +155,9 @@ def tile_of_units(
 
         def body(i: Any, carried: Any) -> list[Any]:
             p, x0, x1, m, *sums = carried
-            for line in range(n_lines):
-                e.prefetch(e.at(following, i, 64 * n_lines), 64 * line, 2)
+            with builder.if_then(builder.icmp_signed("!=", following, e.i64(0))):
+                for line in range(n_lines):
+                    e.prefetch(e.at(following, i, 64 * n_lines), 64 * line, 2)
             sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, sums)
             q_step = unpacked.Q_STEP * n_tokens
             size = unit_bytes(fam.sub, fam.has_offsets)
@@ -249,8 +250,9 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         for panel in range(first, end):
             unpack(w + panel * panel_bytes, room + (panel - first) * size, arg(op, 2), family)
         for i in range(n_tiles):
-            following = end - first if i == 0 else 0
             for panel in range(first, end):
+                following = panel + end - first
+                fetched = w + following * panel_bytes if i == 0 and following < arg(op, 1) else np.int64(0)
                 tile_of_units(
                     room + (panel - first) * size,
                     arg(op, 4) + i * arg(op, 14),
@@ -261,7 +263,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                     n32,
                     arg(op, 11),
                     arg(op, 12) + panel * arg(op, 13),
-                    w + (panel + following) * panel_bytes,
+                    fetched,
                     family,
                     tile_tokens,
                     many,

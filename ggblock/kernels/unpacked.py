@@ -5,7 +5,7 @@ done once for all tiles, a few panels at a time that stay in the second level of
 products, two or three operations on floats for each of their results, and loads; so every block type runs as fast as
 the machine multiplies, and compiles in half the time. G multiply-adds a second and core, Zen 4, 512 tokens, where every
 tile took the blocks apart for itself and now: Q2_K 121 and 138, Q6_K 135 and 162, TQ1_0 102 and 174; AVX2 on the same
-core: Q4_K 107 and 121, Q6_K 60 and 89, TQ1_0 59 and 124.
+core: Q4_K 107 and 121, Q6_K 60 and 89, TQ1_0 59 and 124. Types of 32 weights a block gain nothing (SmolLM2's Q4_1).
 
 A *unit* is 32 columns of 16 rows: the codes as the machine multiplies them, bytes (8, 16 rows, 4 columns); the scales
 of its sub-blocks, float32 (32 / sub, 16); where the family has offsets, these, of the same shape. What a row lacks in
