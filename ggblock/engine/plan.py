@@ -298,7 +298,8 @@ class Builder:
         """(room for unpacked panels, a thread's share of it in bytes, how many panels tiles of tokens go through at a
         time), so that activations come from the third level of cache once for all of them.
 
-        Two at least: one core of Zen 4 with rows of 8,192 columns, 101 G multiply-adds a second with one, 167 with two.
+        Two at least: over rows of 8,192 columns a loop in C did 101 G multiply-adds a second with one and 167 with two,
+        on one core of Zen 4.
         """
         share = max(1, w.n_panels // self.n_threads)
         if w.is_float or self.modes[1] == "f":

@@ -84,13 +84,13 @@ class Words:
 
     def sum(self, fam: Any, s: int, first_term: bool) -> Any:
         """Scaled sum of sub-block ``s`` of a family, a float; ``first_term``: of the first of two terms alone."""
-        word = self._e.at(self._at, self._stride, _sum(fam, s) + 3 * first_term)
+        word = self._e.at(self._at, self._stride, sum_word(fam, s, first_term))
         return self._e.load(word, s * fam.sub // 32 * 4, "f32")
 
 
-def _sum(fam: Any, s: int) -> int:
-    """Which word of the meta (``fields.META``) has the sum of sub-block ``s``."""
-    return 1 if fam.sub == 32 else 2 + s % 2
+def sum_word(fam: Any, s: int, later: bool = False) -> int:
+    """Which word of the meta (``fields.META``) has the sum of sub-block ``s``; ``later``: what the last three have."""
+    return (1 if fam.sub == 32 else 2 + s % 2) + 3 * later
 
 
 def _zero(e: Emit, fam: Any) -> float:
@@ -149,10 +149,11 @@ def _woven(e: Emit, fam: Any, base: Any) -> Any:
 def _dot(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int) -> Any:
     """Dot products of sub-block ``s`` with one token as floats, in steps of the last term."""
     products = dots(e, fam, lambda k: _codes(e, fam, p, s, k), bases, s * fam.sub // 4, 1)
-    return _in_floats(e, [of_one[0] for of_one in products])
+    return in_floats(e, [of_one[0] for of_one in products])
 
 
-def _in_floats(e: Emit, terms: list[Any]) -> Any:
+def in_floats(e: Emit, terms: list[Any]) -> Any:
+    """Dot products of one or two terms together, as floats in steps of the last."""
     whole = terms[0] if len(terms) == 1 else e.b.add(e.shl(terms[0], 8), terms[1])
     return e.b.sitofp(whole, llvm_type("f32x16"))
 
@@ -166,7 +167,7 @@ def _walked(e: Emit, fam: Any, bases: tuple[Any, ...], walk: Any) -> list[Any]:
             for i, part in enumerate(codes):
                 e.order()  # loaded twice: an operand in memory costs nothing
                 sums[s][term][i] = e.dot_us(sums[s][term][i], part, e.bytes4(base, 4 * (s * groups + k)))
-    return [_in_floats(e, [b.sub(b.add(e.shl(a1, 1), a1), a2) for a1, a2 in terms]) for terms in sums]
+    return [in_floats(e, [b.sub(b.add(e.shl(a1, 1), a1), a2) for a1, a2 in terms]) for terms in sums]
 
 
 def _scaled_once(

@@ -3,9 +3,10 @@
 A batch multiplies the same weights with one tile of tokens after the other. What it takes to get at codes and scales is
 done once for all tiles, a few panels at a time that stay in the second level of cache. Left for each tile are dot
 products, two or three operations on floats for each of their results, and loads; so every block type runs as fast as
-the machine multiplies, and compiles in half the time. G multiply-adds a second and core, Zen 4, 512 tokens, where every
-tile took the blocks apart for itself and now: Q2_K 121 and 138, Q6_K 135 and 162, TQ1_0 102 and 174; AVX2 on the same
-core: Q4_K 107 and 121, Q6_K 60 and 89, TQ1_0 59 and 124. Types of 32 weights a block gain nothing (SmolLM2's Q4_1).
+the machine multiplies, and kernels of super-blocks compile in half the time. G multiply-adds a second and core, Zen 4,
+512 tokens, where every tile took the blocks apart for itself and now: Q2_K 121 and 138, Q6_K 135 and 162, TQ1_0 102 and
+174; AVX2 on the same core: Q4_K 107 and 121, Q6_K 60 and 89, TQ1_0 59 and 124. Types of 32 weights a block gain nothing
+(SmolLM2's Q4_1).
 
 A *unit* is 32 columns of 16 rows: the codes as the machine multiplies them, bytes (8, 16 rows, 4 columns); the scales
 of its sub-blocks, float32 (32 / sub, 16); where the family has offsets, these, of the same shape. What a row lacks in
@@ -19,8 +20,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from ..simd.emit import Emit, llvm_type
-from .block_products import dots, shift_of
+from ..simd.emit import Emit
+from .block_products import dots, in_floats, shift_of, sum_word
 from .fields import META
 from .shapes import UNIT_CODES, unit_bytes
 
@@ -28,12 +29,11 @@ from .shapes import UNIT_CODES, unit_bytes
 def emit_unpack(e: Emit, fam: Any, p: Any, to: Any) -> None:
     """The panel block of ``fam`` at ``p`` as whole units at ``to``."""
     shared, size, each = fam.prepare(e, p), unit_bytes(fam.sub, fam.has_offsets), 32 // fam.sub
-    n_subs = fam.block // fam.sub
+    n_subs, lift = fam.block // fam.sub, _lift(e, fam)
     for s in range(-(-n_subs // each) * each):
         unit, within = s // each * size, s % each
         if s < n_subs:
             scale, offset = fam.complete(e, p, shared, s)
-            lift = _lift(e, fam)
             scale = e.b.fmul(scale, e.const("f32x16", 2.0**-lift)) if lift else scale
             codes = [_codes(e, fam, p, s, k) for k in range(fam.sub // 4)]
         else:
@@ -60,11 +60,6 @@ def _codes(e: Emit, fam: Any, p: Any, s: int, k: int) -> Any:
     return e.bytes_shl(fam.codes(e, p, s, k), _lift(e, fam))
 
 
-def _word(fam: Any, within: int, whole: bool) -> int:
-    """Which word of the meta (``fields.META``) has the sum of a unit's sub-block ``within``, scaled or ``whole``."""
-    return (1 if fam.sub == 32 else 2 + within) + 3 * whole
-
-
 def _add(
     e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, tokens: int, scales: list[Any], sums: list[Any]
 ) -> list[Any]:
@@ -78,7 +73,7 @@ def _add(
     for within, scale in enumerate(scales):
         starts = None
         if left is not None:
-            at = _word(fam, within, True) * tokens * 4
+            at = sum_word(fam, within, True) * tokens * 4
             whole = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
             starts = [b.ashr(v, e.const("i32x16", left)) if left else v for v in whole]
 
@@ -87,8 +82,7 @@ def _add(
 
         acc = dots(e, fam, codes, bases, within * groups, tokens, starts)
         for t, before in enumerate(values):
-            total = acc[0][t] if len(bases) == 1 else b.add(e.shl(acc[0][t], 8), acc[1][t])
-            value = b.sitofp(total, llvm_type("f32x16"))
+            value = in_floats(e, [of_one[t] for of_one in acc])
             if len(scales) > 1:
                 value = b.fmul(value, scale) if before is None else e.fma(value, scale, before)
             values[t] = value
@@ -114,7 +108,7 @@ def emit_unit(
         sums = add((q, q2)[: int(mode)], scales=scales)
     if fam.has_offsets:
         for i in range(each):
-            offset, at = e.load(p, UNIT_CODES + 64 * (each + i), "f32x16"), _word(fam, i, False) * tokens * 4
+            offset, at = e.load(p, UNIT_CODES + 64 * (each + i), "f32x16"), sum_word(fam, i) * tokens * 4
             sums = [e.fma(offset, e.splat_load(meta, at + t * 4, "f32"), v) for t, v in enumerate(sums)]
     return sums
 
