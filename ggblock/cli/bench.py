@@ -44,6 +44,7 @@ def _counts(*names: str, default: int | None, low: int, text: str) -> Any:
 @_counts("-n", "--generate", default=128, low=0, text="Tokens of a decode; 0: no decode.")
 @_counts("-d", "--depth", default=0, low=0, text="Tokens in the KV cache before the test.")
 @_counts("-t", "--threads", default=None, low=1, text="Without it: what suits this CPU.")
+@click.option("--all-logits", is_flag=True, help="Decode for the logits of all tokens, not only of the most likely.")
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
 @engine_options
 @json_option
@@ -53,13 +54,15 @@ def command(
     generate: tuple[tuple[int, ...], ...],
     depth: tuple[tuple[int, ...], ...],
     threads: tuple[tuple[int, ...], ...],
+    all_logits: bool,
     repetitions: int,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Measure tokens per second: the mean of the repetitions after a warm-up, and their standard deviation.
 
-    Numbers may be repeated or come with commas. Tokens are random; sampling is not part of the time.
+    Numbers may be repeated or come with commas. Tokens are random. A step of decode ends with the most likely next
+    token, as at temperature 0; drawing one is not part of the time.
     """
     from ggblock.runtime.bench import cases_of, context_for, measure
 
@@ -72,7 +75,7 @@ def command(
     counts: list[int | None] = [*_flat(threads)] or [None]
     for n_threads in counts:
         with open_model(model, require_vocabulary=False, threads=n_threads, context=context, **options) as loaded:
-            for measured in measure(loaded, tests, repetitions):
+            for measured in measure(loaded, tests, repetitions, best=0 if all_logits else 1):
                 test = measured.test
                 entry: dict[str, Any] = {
                     "test": test.name, "tokens_per_s": measured.tokens_per_s, "stddev": measured.stddev

@@ -117,9 +117,9 @@ class Plan:
         for column, rows in moved:
             self.rows[0, column] = address(rows.data) + first * rows.stride
 
-    def end_at(self, column: int, data: Array) -> None:
-        """Lets the last row write where ``data`` is, whose address is in its ``column``."""
-        self.rows[-1, column] = address(data)
+    def end_at(self, n_rows: int, column: int, data: Array) -> None:
+        """Lets the last ``n_rows`` rows write where ``data`` is, whose address is in their ``column``."""
+        self.rows[-n_rows:, column] = address(data)
 
     def fetch(self, rows: Rows, n_tokens: int) -> npt.NDArray[np.float32]:
         """The first ``n_tokens`` of ``rows`` after a run: float32 (n_tokens, stride)."""
@@ -193,7 +193,7 @@ class Builder:
         """``x`` = rows ``ids`` (int64, one a token) of ``w`` times ``scale`` (float32, one number)."""
         self.weights.append(w)
         self.keep += [ids, scale]
-        at = (w, w.n_blocks, w.panel_bytes, ids, scale, x.data, x.stride)
+        at = (w, w.n_blocks, w.panel_bytes, ids, scale, x.data, x.stride, w.n_panels)
         self._row(f"embed/{w.family}", fields.ALWAYS, *at)
 
     def norm(self, x: Rows, weight: Array, eps: float, residual: tuple[Rows, Array, Rows] | None = None) -> Activations:
@@ -242,6 +242,7 @@ class Builder:
         if bias is not None:
             self.keep.append(bias)
         one = mode_of_one(w.family, modes, host().machine) if self.place == "cpu" else modes[0]
+        one = "0" if w.is_parted else one
         tables = self._tables(a, b, thread_q, thread_meta) if one == "1t" else (0, 0, 0)
         self._row(
             f"matmul/{w.family}/{one}/{modes[1]}",
@@ -267,6 +268,21 @@ class Builder:
             self._panels_a_piece(w),
             *self._unpacking(w),
         )
+
+    def largest(self, a: Activations, w: Weight, y: Rows, n_rows: int) -> int:
+        """``matmul`` of a weight in two parts, whose ``n_rows`` rows are logits of words: of one token only the largest
+        are exact where word ``fields.BEST`` of the state says so (``kernels.sieve``). Returns how many rows of the plan
+        write ``y``. Put a ``barrier`` after it.
+        """
+        self.matmul(a, w, y)
+        columns = self._rows[-1][fields.A : fields.A + 10]
+        size = round_up(8 * fields.MOST + 4 * w.n_blocks, 64)
+        lists, highest = buffer(size * self.n_threads), floats(round_up(w.n_panels, 16))
+        self.keep += [lists, highest]
+        rest = lists, size, highest, n_rows, self.shares(), self._panels_a_piece(w)
+        for kernel, barrier in (("upper", fields.ALWAYS), ("rest", fields.NEVER)):
+            self._row(kernel, barrier, *columns, *rest)
+        return 3
 
     def _tables(self, a: Activations, b: _Buffers, thread_q: int, thread_meta: int) -> tuple[Any, int, int]:
         """(tables of one token's activations, a thread's share, how many), behind the threads' second terms; their row

@@ -17,7 +17,7 @@ from ..blocks import BlockType
 from ..format import panels
 from ..format.reader import Tensor
 from ..kernels import families, fields, shapes
-from .memory import Arena, address, aligned, floats
+from .memory import Arena, address, aligned, buffer, floats
 from .store import kernels
 from .team import Team
 
@@ -27,7 +27,7 @@ class Weight:
     """A matrix of ``n_rows`` by ``n_cols`` that will be packed; ``data`` is empty until then.
 
     ``family``: of its kernels; ``q4_k+128`` says that rows end in a tail of 128 weights, as only files in panels have
-    them. ``n_blocks``: whole blocks a row.
+    them, and ``q8_0_parted`` that codes lie in two parts (``kernels.sieve``). ``n_blocks``: whole blocks a row.
     """
 
     tensor: Tensor
@@ -49,7 +49,18 @@ class Weight:
     def panel_bytes(self) -> int:
         if self.tensor.in_panels and self.tensor.row.tail:
             return panels.panel_bytes(self.tensor.type.name, self.tensor.row_bytes)
-        return panels.ROWS * self.n_blocks * panels.block_bytes(self.family)
+        size = families.family(self.family).n_bytes if self.is_parted else panels.block_bytes(self.family)
+        return panels.ROWS * self.n_blocks * int(size)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all panels, and of the second region behind them if there is one."""
+        second = families.second_bytes(families.family(self.family)) * self.n_blocks
+        return self.n_panels * (self.panel_bytes + second)
+
+    @property
+    def is_parted(self) -> bool:
+        return self.family in families.PARTED.values()
 
     @property
     def unpacked_bytes(self) -> int:
@@ -83,9 +94,14 @@ def _family_of(block: BlockType) -> str:
     return "expanded16" if block.sub_block_size % 32 else "expanded32"
 
 
-def describe(tensor: Tensor) -> Weight:
-    """How ``tensor`` will be held. A tensor of more than two dimensions is seen as rows."""
+def describe(tensor: Tensor, in_parts: bool = False) -> Weight:
+    """How ``tensor`` will be held. A tensor of more than two dimensions is seen as rows.
+
+    ``in_parts``: with its codes in two parts, if its type and its file allow that.
+    """
     tail = tensor.row.tail
+    if in_parts and not tensor.in_panels and tensor.type.name in families.PARTED:
+        return Weight(tensor, families.PARTED[tensor.type.name], tensor.n_rows, tensor.n_cols)
     family = _family_of(tensor.type) if tail is None else f"{tensor.type.name}+{tail.block_size}"
     return Weight(tensor, family, tensor.n_rows, tensor.n_cols)
 
@@ -111,7 +127,7 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
     At most ``n_rows`` rows (whole panels) at a time where the type has a family of its own.
     """
     block = w.tensor.type
-    if w.family == block.name:
+    if w.family in (block.name, families.PARTED.get(block.name)):
         for first in range(0, w.n_rows, n_rows or max(1, w.n_rows)):
             yield first, w.tensor.raw_rows(first, min(w.n_rows, first + (n_rows or w.n_rows)))
         return
@@ -126,7 +142,8 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
 
 def repack(w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team) -> None:
     """Interleaves ``rows`` (from a multiple of a panel's on) at address ``to``, on all threads of ``team``."""
-    units = panels.UNITS[w.family]
+    family = w.tensor.type.name if w.is_parted else w.family
+    units = panels.UNITS[family]
     table = np.zeros(1 + 3 * len(units), np.int64)  # eight zero bytes first: see the kernel
     table[1:] = np.array(units).reshape(-1)
     row = np.zeros(fields.ROW, np.int64)
@@ -136,10 +153,27 @@ def repack(w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team) -> None:
         rows.shape[1],
         rows.shape[0],
         w.n_blocks,
-        panels.block_bytes(w.family),
+        panels.block_bytes(family),
         address(table) + 8,
         len(units),
         to,
+    )
+    team.run(address(row), 1)
+
+
+def _split(w: Weight, first: int, rows: npt.NDArray[np.uint8], whole: npt.NDArray[np.uint8], team: Team) -> None:
+    """Puts ``rows``, those of panel ``first`` and on, into both regions of ``w``, by way of panels of the plain type,
+    which ``whole`` has room for."""
+    n_blocks = -(-len(rows) // panels.ROWS) * w.n_blocks
+    repack(w, rows, address(whole), team)
+    second = families.second_bytes(families.family(w.family)) * w.n_blocks
+    row = np.zeros(fields.ROW, np.int64)
+    row[fields.KERNEL] = kernels(["split"])["split"]
+    row[fields.A : fields.A + 4] = (
+        address(whole),
+        n_blocks,
+        address(w.data) + first * w.panel_bytes,
+        address(w.data) + w.n_panels * w.panel_bytes + first * second,
     )
     team.run(address(row), 1)
 
@@ -153,12 +187,16 @@ def pack(weights: list[Weight], team: Team) -> None:
         if w.tensor.in_panels and families.split(w.family)[0] == w.tensor.type.name and not w.data.size:
             w.data = w.tensor.panels.reshape(-1)  # a GGB file is run as it lies, shared with other processes
     waiting = [w for w in weights if not w.data.size]
-    arena = Arena(sum(aligned(w.n_panels * w.panel_bytes) for w in waiting))
+    arena = Arena(sum(aligned(w.n_bytes) for w in waiting))
     for w in waiting:
-        w.data = arena.take(w.n_panels * w.panel_bytes)
-        step = max(1, _PIECE_BYTES // w.panel_bytes) * panels.ROWS
+        w.data = arena.take(w.n_bytes)
+        step = min(w.n_panels, max(1, _PIECE_BYTES // w.panel_bytes)) * panels.ROWS
+        whole = buffer(step * w.n_blocks * panels.block_bytes(w.tensor.type.name) if w.is_parted else 0)
         for first, rows in pieces(w, step):
-            repack(w, rows, address(w.data) + first // panels.ROWS * w.panel_bytes, team)
+            if w.is_parted:
+                _split(w, first // panels.ROWS, rows, whole, team)
+            else:
+                repack(w, rows, address(w.data) + first // panels.ROWS * w.panel_bytes, team)
             w.tensor.release()  # of the file only a piece is in memory at a time, not a whole matrix
 
 

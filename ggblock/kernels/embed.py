@@ -20,15 +20,16 @@ from .fields import N_TOKENS
 
 
 @intrinsic(prefer_literal=True)
-def row_of_panel(typingctx, panel, lane, n_blocks, scale, out, family):
+def row_of_panel(typingctx, panel, second, lane, n_blocks, scale, out, family):
     """Row ``lane`` of a panel of ``n_blocks`` whole blocks and the tail that ``family`` may name, times ``scale``, as
-    float32 at ``out``."""
+    float32 at ``out``. ``second``: of a family in two parts, where the panel lies in the second region."""
     fam, last = families.family(family.literal_value), families.tail(family.literal_value)
-    sig = types.void(types.int64, types.int64, types.int64, types.float32, types.int64, family)
+    sig = types.void(*[types.int64] * 4, types.float32, types.int64, family)
+    step = families.second_bytes(fam)
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
-        first, lane, blocks, scale, out = a[:5]
+        first, second, lane, blocks, scale, out = a[:6]
 
         def block(fam: Any, p: Any, to: Any) -> None:
             weights = e.at(decoded(e, fam, p), lane, 4)
@@ -41,11 +42,11 @@ def row_of_panel(typingctx, panel, lane, n_blocks, scale, out, family):
             e.loop(e.i64(0), e.i64(fam.block), 1, [], one)
 
         def body(i: Any, carried: Any) -> list[Any]:
-            p, to = carried
-            block(fam, p, to)
-            return [e.at(p, fam.n_bytes * 16), e.at(to, fam.block * 4)]
+            p, rest, to = carried
+            block(fam, families.place(fam, p, rest), to)
+            return [e.at(p, fam.n_bytes * 16), e.at(rest, step), e.at(to, fam.block * 4)]
 
-        p, to = e.loop(e.i64(0), blocks, 1, [first, out], body)
+        p, _, to = e.loop(e.i64(0), blocks, 1, [first, second, out], body)
         if last:
             block(last, p, to)
         return c.get_dummy_value()
@@ -55,13 +56,16 @@ def row_of_panel(typingctx, panel, lane, n_blocks, scale, out, family):
 
 def make_embed(family: str) -> Any:
     """``x = w[ids] * scale``. Columns: 0 panels, 1 blocks a row, 2 bytes a panel, 3 ids int64 (n_tokens,), 4 address
-    of the scale (float32), 5 x, 6 bytes a token. Split by tokens."""
+    of the scale (float32), 5 x, 6 bytes a token, 7 number of panels. Split by tokens."""
+    size = families.second_bytes(families.family(family))
 
     def embed(op, thread, n_threads):
         w, n_blocks, panel_bytes, ids = arg(op, 0), arg(op, 1), arg(op, 2), arg(op, 3)
         scale, x, stride, n_tokens = load(arg(op, 4), "f32"), arg(op, 5), arg(op, 6), state(op, N_TOKENS)
         for i in range(n_tokens * thread // n_threads, n_tokens * (thread + 1) // n_threads):
             row = load(ids + 8 * i, "i64")
-            row_of_panel(w + row // 16 * panel_bytes, row % 16, n_blocks, scale, x + i * stride, family)
+            panel = row // 16
+            second = w + arg(op, 7) * panel_bytes + panel * n_blocks * size  # nothing of it is read where size is 0
+            row_of_panel(w + panel * panel_bytes, second, row % 16, n_blocks, scale, x + i * stride, family)
 
     return embed

@@ -17,6 +17,8 @@ from ..simd.host import TABLE_MACHINES
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
             "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
 
+#: Families that the engine makes of a block type: its bits in two regions (``sieve``).
+PARTED = {"q8_0": "q8_0_parted"}
 
 COARSE_BITS = 3.5   # a weight
 
@@ -26,6 +28,7 @@ class Family:
 
     block = 32          # weights a block
     n_bytes = 0         # bytes a block
+    second = 0          # bytes a block in a region behind all panels; then ``p`` is a pair, of both places
     sub = 32            # weights that share a scale and an offset
     max_code = 127      # no code is larger, unless signed
     zero = 0.0          # what is taken off a code, a power of two or nothing
@@ -161,6 +164,16 @@ class FloatFamily:
         raise AttributeError
 
 
+def second_bytes(fam: Any) -> int:
+    """Bytes of a panel block in the second region, 0 where there is none."""
+    return 0 if isinstance(fam, FloatFamily) else 16 * int(fam.second)
+
+
+def place(fam: Any, p: Any, second: Any) -> Any:
+    """A panel block as the methods of ``fam`` take it: ``second`` is where it lies in the second region, if any."""
+    return (p, second) if second_bytes(fam) else p
+
+
 def split(name: str) -> tuple[str, int]:
     """``"q4_k+128"``, rows of Q4_K that end in a tail of 128 weights, as ``("q4_k", 128)``; without a tail 0."""
     base, _, m = name.partition("+")
@@ -170,7 +183,7 @@ def split(name: str) -> tuple[str, int]:
 def family(name: str) -> Any:
     """The description of block family ``name``, of its whole blocks. Raises ``KeyError`` where it has no kernel."""
     base, _ = split(name)
-    if base not in FAMILIES:
+    if base not in FAMILIES and base not in PARTED.values():
         raise KeyError(name)
     return importlib.import_module(f"{__package__}.{base}").FAMILY
 

@@ -12,7 +12,10 @@ KERNEL, BARRIER, STATE, A = 0, 1, 2, 3   # operands start at column A
 NEVER, ALWAYS, BATCH, DEEP = 0, 1, 2, 3
 
 # state: int64 values shared by all rows of a plan
-N_TOKENS, POSITION, TURN, N_STATE = 0, 1, 2, 8
+N_TOKENS, POSITION, TURN, BEST, N_STATE = 0, 1, 2, 3, 8
+
+#: Of one token's logits so many of the largest are asked for (word BEST), at most ``MOST``; 0: all. See ``sieve``.
+MOST = 256
 
 TURNS = (1 << 15) - 1  # TURN is below; each job has the next one
 SHARE_LINE = 64  # bytes of what ``shares`` knows of a thread's share

@@ -116,20 +116,22 @@ def tile(
 
 
 @intrinsic(prefer_literal=True)
-def unpack(typingctx, w, to, n_blocks, family):
-    """A panel of ``n_blocks`` whole blocks, and the tail that ``family`` may name, as units at ``to``."""
+def unpack(typingctx, w, second, to, n_blocks, family):
+    """A panel of ``n_blocks`` whole blocks, and the tail that ``family`` may name, as units at ``to``. ``second``: of a
+    family in two parts, where the panel lies in the second region."""
     fam, last = families.family(family.literal_value), families.tail(family.literal_value)
-    sig = types.void(types.int64, types.int64, types.int64, family)
+    sig = types.void(*[types.int64] * 4, family)
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
 
         def body(i: Any, carried: Any) -> list[Any]:
-            p, out = carried
-            unpacked.emit_unpack(e, fam, p, out)
-            return [e.at(p, fam.n_bytes * 16), e.at(out, fam.block // 32 * unit_bytes(fam.sub, fam.has_offsets))]
+            p, rest, out = carried
+            unpacked.emit_unpack(e, fam, families.place(fam, p, rest), out)
+            size = fam.block // 32 * unit_bytes(fam.sub, fam.has_offsets)
+            return [e.at(p, fam.n_bytes * 16), e.at(rest, families.second_bytes(fam)), e.at(out, size)]
 
-        p, out = e.loop(e.i64(0), a[2], 1, [a[0], a[1]], body)
+        p, _, out = e.loop(e.i64(0), a[3], 1, a[:3], body)
         if last:
             unpacked.emit_unpack(e, last, p, out)
         return c.get_dummy_value()
@@ -170,9 +172,16 @@ def tile_of_units(
     return sig, codegen
 
 
+@inline
+def second_part(op, panel, size):
+    """Where ``panel`` lies in the second region of a row's matrix, behind all its panels; ``size`` bytes a block."""
+    return arg(op, 0) + arg(op, 1) * arg(op, 3) + panel * arg(op, 2) * size
+
+
 def make_matmul(family: str, one: str, many: str) -> Any:
     """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the modes of ``tile`` for one token, and of
-    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+" and "1t" take activations of two terms.
+    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+" and "1t" take activations of two terms, and with "0" one
+    token is left alone: ``sieve`` multiplies it.
 
     Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
     token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
@@ -186,6 +195,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     fam = families.family(family)
     in_floats = many == "f" or isinstance(fam, families.FloatFamily)
     each_unit = 0 if in_floats else unit_bytes(fam.sub, fam.has_offsets)
+    second = families.second_bytes(fam)
 
     @inline
     def limit_of(meta, n32):
@@ -248,7 +258,8 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         w, panel_bytes, y_stride = arg(op, 0), arg(op, 3), arg(op, 10)
         room, size = arg(op, 21) + thread * arg(op, 22), n32 * each_unit
         for panel in range(first, end):
-            unpack(w + panel * panel_bytes, room + (panel - first) * size, arg(op, 2), family)
+            rest = second_part(op, panel, second) if second else np.int64(0)
+            unpack(w + panel * panel_bytes, rest, room + (panel - first) * size, arg(op, 2), family)
         for i in range(n_tiles):
             for panel in range(first, end):
                 following = panel + end - first
@@ -273,6 +284,8 @@ def make_matmul(family: str, one: str, many: str) -> Any:
 
     def matmul(op, thread, n_threads):
         n_panels, n_tokens, turn = arg(op, 1), state(op, N_TOKENS), state(op, TURN)
+        if one == "0" and n_tokens == 1:
+            return
         n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
         n32 = arg(op, 15) // (4 * META * tile_tokens)
         limit = limit_of(arg(op, 6) + thread * arg(op, 8), n32) if n_tokens == 1 else np.float32(0)
@@ -284,7 +297,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
             piece = take(piece, arg(op, 19), thread, n_threads, n_panels, size, most, turn)
             if piece < 0:
                 break
-            if n_tokens == 1:
+            if one != "0" and n_tokens == 1:
                 one_token(op, first_of(piece), end_of(piece), thread, n32, limit)
             else:
                 tokens(op, first_of(piece), end_of(piece), thread, n32, n_tiles)

@@ -33,6 +33,7 @@ from .written import Written
 
 DEFAULT_CONTEXT = 8192
 LOG2_E = 1.4426950408889634  # attention's softmax is in powers of two
+PARTED_WEIGHTS = 1 << 24  # of an output matrix from which on it is kept in two parts, if its type can be
 LOGIT_ROWS = 32  # tokens whose logits are computed at once when all are asked for
 
 
@@ -180,7 +181,7 @@ class CompiledModel:
         self.config, self.n_vocab, self.n_ctx, self.n_ctx_train = config, config.n_vocab, n_ctx, config.n_ctx_train
         self._team, self._layers, self._plan, self._head = team, drawn.layers, plan, head_plan
         self._moved, self._logits = moved, drawn.logits
-        self._embedding = drawn.embedding
+        self._embedding, self._n_writing = drawn.embedding, drawn.n_writing
         # one token: layers and head at once, unless a device computes some of it
         self._step = plan.then(head_plan) if type(plan) is Plan else None
         self._lock = threading.Lock()
@@ -195,11 +196,14 @@ class CompiledModel:
         ids: Sequence[int] | npt.NDArray[Any],
         position: int,
         all_logits: bool = False,
+        best: int = 0,
     ) -> npt.NDArray[np.float32]:
         """Runs ``ids`` at ``position`` (0-based) and on; keys and values from there on are overwritten.
 
-        Returns the logits after the last token, float32 (1, n_vocab), or after every token, (n, n_vocab). Raises
-        ``ContextOverflow`` when the tokens do not fit, ``SettingError`` for an id outside the vocabulary.
+        Returns the logits after the last token, float32 (1, n_vocab), or after every token, (n, n_vocab). ``best``:
+        only so many of the largest after the last token are asked for, which may take less time; the others are then
+        below these, but may be inexact. 0: all. Raises ``ContextOverflow`` when the tokens do not fit,
+        ``SettingError`` for an id outside the vocabulary.
         """
         tokens = np.asarray(ids, np.int64)
         n = len(tokens)
@@ -223,8 +227,10 @@ class CompiledModel:
             if n == 1 and self._step is not None:
                 self._embedding.put(tokens, self._layers.x)
                 self._head.state[fields.N_TOKENS] = 1
+                self._ask_for(best)
                 logits = np.empty((1, self._logits.stride // 4), np.float32)
-                self._step.end_at(fields.A + 9, logits)  # the head's matrix writes them (kernels.matmul): no copy
+                # the head's matrix writes them (kernels.matmul, kernels.sieve): no copy
+                self._step.end_at(self._n_writing, fields.A + 9, logits)
                 self._step.run(1, position)
                 return logits[:, : self.n_vocab]
             out = np.empty((n if all_logits else 1, self.n_vocab), np.float32)
@@ -237,10 +243,14 @@ class CompiledModel:
                         count = min(LOGIT_ROWS, len(batch) - first)
                         out[start + first : start + first + count] = self._run_head(first, count)
             if not all_logits:
-                out[:] = self._run_head(len(batch) - 1, 1)
+                out[:] = self._run_head(len(batch) - 1, 1, best)
         return out
 
-    def _run_head(self, first: int, count: int) -> npt.NDArray[np.float32]:
+    def _ask_for(self, best: int) -> None:
+        self._head.state[fields.BEST] = best if best <= fields.MOST else 0
+
+    def _run_head(self, first: int, count: int, best: int = 0) -> npt.NDArray[np.float32]:
+        self._ask_for(best)
         self._head.start_at(self._moved, first)
         self._head.run(count, 0)
         logits: npt.NDArray[np.float32] = self._head.fetch(self._logits, count)[:, : self.n_vocab]
@@ -277,7 +287,8 @@ class Embedding:
 
 @dataclass
 class _Drawn:
-    """The two plans of a model before anything is compiled or read: the layers, and the head that follows them."""
+    """The two plans of a model before anything is compiled or read: the layers, and the head that follows them, whose
+    last ``n_writing`` rows write logits."""
 
     layers: Layers
     builder: Builder
@@ -286,10 +297,12 @@ class _Drawn:
     last: Rows
     logits: Rows
     embedding: Embedding
+    n_writing: int
 
     def kernel_names(self) -> list[str]:
         """Every kernel that running the plans takes, in the order in which they are first met."""
-        names = ["team", "post", "repack", *self.builder.kernel_names(), *self.head.kernel_names()]
+        parted = ["split"] if self.n_writing > 1 else []
+        names = ["team", "post", "repack", *parted, *self.builder.kernel_names(), *self.head.kernel_names()]
         return list(dict.fromkeys(names))
 
 
@@ -308,6 +321,8 @@ def _draw(
     builder = new_builder(modes, min(BATCH, round_up(n_ctx, 16)))
     layers = Layers(source, config, builder, n_ctx, kv_type)
     output = layers.matrix(_output_name(source), config.n_vocab, config.n_embd)
+    if offloading is None and head_modes[0] == "2" and output.n_rows * output.n_cols >= PARTED_WEIGHTS:
+        output = describe(output.tensor, in_parts=True)
     embedding = _embedding(source, output, builder.batch, offloading)
     if embedding.weight is not None:
         builder.embed(embedding.ids, embedding.weight, embedding.scale, layers.x)
@@ -319,10 +334,14 @@ def _draw(
     head.keep.append(written.output_norm)
     last = written.x or layers.x
     a = head.norm(last, written.output_norm, config.eps, written.residual)
-    head.matmul(a, output, logits)
+    n_writing = 1
+    if output.is_parted:
+        n_writing = head.largest(a, output, logits, config.n_vocab)
+    else:
+        head.matmul(a, output, logits)
     head.barrier()
     embedding.scale[0] = written.embedding_scale
-    return _Drawn(layers, builder, head, written, last, logits, embedding)
+    return _Drawn(layers, builder, head, written, last, logits, embedding, n_writing)
 
 
 def _embedding(source: Source, output: Weight, batch: int, offloading: Any) -> Embedding:

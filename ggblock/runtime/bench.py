@@ -1,8 +1,9 @@
 """How fast a model reads and writes: the measurements behind ``ggblock bench``.
 
 A test is named as in llama-bench: ``pp512`` reads 512 tokens at once, ``tg128`` writes 128 one by one, and
-``tg128@d4096`` does so with 4,096 tokens already in the KV cache. Tokens are random, and no token is sampled: a step of
-``tg`` ends when its logits are there.
+``tg128@d4096`` does so with 4,096 tokens already in the KV cache. Tokens are random, and none is drawn: a step of
+``tg`` ends when the logit of the most likely next token is there, as when text is written at temperature 0, and with
+``best`` 0 when the logits of all tokens are.
 """
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -67,11 +69,16 @@ def context_for(tests: Iterable[Case]) -> int:
 
 
 def measure(
-    model: Model, tests: Iterable[Case], repetitions: int = 5, clock: Callable[[], float] = time.perf_counter
+    model: Model,
+    tests: Iterable[Case],
+    repetitions: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+    best: int = 1,
 ) -> Iterator[Measurement]:
     """Run the tests in order, each after a warm-up, and yield each as it is done.
 
-    What stands before the test in the cache (``depth``) is not timed.
+    What stands before the test in the cache (``depth``) is not timed. ``best``: how many of the largest logits a step
+    of decode asks for; 0: all.
 
     Raises:
         ContextOverflow: the model's context is shorter than a test.
@@ -89,7 +96,7 @@ def measure(
             filled = 0
         _read(engine, random, filled, test.depth - filled)
         filled = test.depth
-        step = _read if test.kind == "pp" else _write
+        step = _read if test.kind == "pp" else partial(_write, best=best)
         step(engine, random, test.depth, test.n_tokens if test.kind == "pp" else min(test.n_tokens, 4))
         samples = []
         for _ in range(repetitions):
@@ -105,6 +112,6 @@ def _read(engine: Engine, random: np.random.Generator, position: int, n_tokens: 
         engine.forward(ids[start : start + CHUNK_TOKENS], position + start)
 
 
-def _write(engine: Engine, random: np.random.Generator, position: int, n_tokens: int) -> None:
+def _write(engine: Engine, random: np.random.Generator, position: int, n_tokens: int, best: int) -> None:
     for offset, token in enumerate(random.integers(0, engine.n_vocab, n_tokens).tolist()):
-        engine.forward([token], position + offset)
+        engine.forward([token], position + offset, best=best)

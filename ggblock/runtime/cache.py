@@ -31,8 +31,13 @@ class Engine(Protocol):
     @property
     def config(self) -> Any: ...
 
-    def forward(self, ids: Sequence[int], position: int, all_logits: bool = False) -> npt.NDArray[np.float32]:
-        """Append ``ids`` at ``position``; float32 (1, n_vocab) of the last or (n, n_vocab) of all tokens."""
+    def forward(
+        self, ids: Sequence[int], position: int, all_logits: bool = False, best: int = 0
+    ) -> npt.NDArray[np.float32]:
+        """Append ``ids`` at ``position``; float32 (1, n_vocab) of the last or (n, n_vocab) of all tokens.
+
+        ``best``: only so many of the largest logits are asked for (0: all); any below them may be inexact.
+        """
 
     def close(self) -> None: ...
 
@@ -75,6 +80,7 @@ class TokenCache:
         ids: Sequence[int],
         *,
         reuse: bool = True,
+        best: int = 0,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> tuple[npt.NDArray[np.float32] | None, int]:
         """Bring the cache to exactly ``ids`` and return the logits of the last token.
@@ -83,6 +89,7 @@ class TokenCache:
             owner: who asks; later `append` calls of the same owner need no comparison.
             ids: at least one token.
             reuse: keep the part at the beginning that is in the cache already (all but the last token at most).
+            best: how many of the largest logits are asked for (see `Engine`).
             is_cancelled: asked before every chunk.
 
         Returns:
@@ -102,25 +109,26 @@ class TokenCache:
                 if is_cancelled():
                     return None, reused
                 chunk = list(ids[position : position + CHUNK_TOKENS])
-                rows = self._engine.forward(chunk, position)
+                rows = self._engine.forward(chunk, position, best=best)
                 self._ids.extend(chunk)
                 position += len(chunk)
             self._owner = owner
             assert rows is not None
             return _last(rows), reused
 
-    def append(self, owner: object, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def append(self, owner: object, ids: Sequence[int], best: int = 0) -> npt.NDArray[np.float32]:
         """Logits float32 (n_vocab,) after the last of ``ids``, of which all but the last should be in the cache.
+        ``best``: see `Engine`.
 
         If somebody else used the cache meanwhile, the text is read again from the first token that differs.
         """
         with self._lock:
             if self._owner is owner and len(self._ids) == len(ids) - 1:
                 self.check_fits(len(ids))
-                rows = self._engine.forward([ids[-1]], len(ids) - 1)
+                rows = self._engine.forward([ids[-1]], len(ids) - 1, best=best)
                 self._ids.append(ids[-1])
                 return _last(rows)
-            logits, _ = self.read(owner, ids)
+            logits, _ = self.read(owner, ids, best=best)
             assert logits is not None
             return logits
 

@@ -169,7 +169,11 @@ class Generation(Iterator[str]):
         is_first = not self._is_begun
         if is_first:
             logits, self._n_reused = self._cache.read(
-                self, self._ids, reuse=self._reuse, is_cancelled=lambda: self._is_cancelled
+                self,
+                self._ids,
+                reuse=self._reuse,
+                best=self._sampler.n_best,
+                is_cancelled=lambda: self._is_cancelled,
             )
             if logits is None:
                 return self._finish("cancelled")
@@ -177,7 +181,7 @@ class Generation(Iterator[str]):
             self._sampler.accept(self._ids)
             self._is_begun = True
         else:
-            logits = self._cache.append(self, self._ids)
+            logits = self._cache.append(self, self._ids, self._sampler.n_best)
         token = self._sampler.sample(logits)
         elapsed = time.perf_counter() - start
         if is_first:

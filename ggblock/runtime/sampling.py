@@ -140,6 +140,14 @@ class Sampler:
                 actual=int(self._bias_ids[-1]),
             )
 
+    @property
+    def n_best(self) -> int:
+        """How many of the largest logits decide; 0 where any can."""
+        settings = self.settings
+        if self._bias_ids.size or settings.has_penalties:
+            return 0
+        return 1 if settings.is_greedy else settings.top_k
+
     def accept(self, ids: Iterable[int]) -> None:
         """Note tokens that now stand in the text (prompt or chosen): they count for the penalties."""
         if not self.settings.has_penalties:

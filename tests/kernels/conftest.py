@@ -15,11 +15,12 @@ from ggblock.simd.host import MACHINES, _runs_on, host
 TYPES = ("q4_0", "q5_0", "q8_0", "q3_k", "q4_k", "q6_k", "iq4_nl", "nvfp4", "q1_0", "q2_0", "tq1_0", "iq2_xs", "f16")
 
 SELECTED = (
-    "test_vec or quantized_copy or (test_attention and 3x2x64) or (test_rope and plain and f16 and neox) or "
+    "test_vec or quantized_copy or test_sieve or (test_attention and 3x2x64) or "
+    + "(test_rope and plain and f16 and neox) or "
     + f"(two_mixed and not ragged_product and ({' or '.join(f'[two_mixed-{name}]' for name in TYPES)}))"
 )
 
-FILES = ("vec", "activations", "attention", "matmul", "ragged")
+FILES = ("vec", "activations", "attention", "matmul", "ragged", "sieve")
 
 
 def other_machines() -> list[str]:

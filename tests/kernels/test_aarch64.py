@@ -38,6 +38,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
         + [f"combine/{head}" for head in HEADS]
         + ["/".join(("rope", *parts)) for parts in product(("norm", "neox"), CACHES, ("norm", "none"))],
     ),
+    "sieve": (["upper", "rest", "matmul/q8_0_parted/0/2"], ["split", "embed/q8_0_parted"]),
     "rest": (
         [],
         [f"quantize/{name}" for name in quantizers.MODULES]

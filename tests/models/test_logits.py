@@ -109,6 +109,27 @@ def test_threads_change_nothing_in_a_real_model(smollm2_path: Path, kv: str) -> 
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("path", ["smollm2_path", "gemma3_path"])
+def test_the_largest_logits_of_a_real_model(path: str, request: pytest.FixtureRequest) -> None:
+    """Those of all, in the same order and to the bit, after a prompt and after single tokens; the others are below, and
+    some are not computed."""
+    ids, inexact = np.random.default_rng(16).integers(0, 49152, 24).tolist(), 0.0
+    with ggblock.open(request.getfixturevalue(path)) as file:
+        model = models.build(file, threads=2, context=64)
+        try:
+            for a, b in ((0, 16), *((i, i + 1) for i in range(16, 24))):
+                whole = model.forward(ids[a:b], a)[0].copy()
+                for k in (1, 40, 300):
+                    found = model.forward(ids[a:b], a, best=k)[0]
+                    order = np.argsort(-whole, kind="stable")[:k]
+                    assert np.array_equal(np.argsort(-found, kind="stable")[:k], order)
+                    assert np.array_equal(found[order], whole[order])
+                    inexact += float(np.mean(found != whole)) if k == 1 else 0.0
+        finally:
+            model.close()
+    assert inexact > 0.2 * 9
+
+
 @pytest.mark.parametrize("name", EIGHT_BITS)
 def test_a_cache_of_eight_bits(name: str) -> None:
     """Its loss, on top of fast mode's own bound: a key's or value's step is its largest of 32 / 127, as that of

@@ -82,8 +82,13 @@ class NaiveLlama:
         self.n_evaluated = 0
         self.is_closed = False
 
-    def forward(self, ids: Sequence[int], position: int, all_logits: bool = False) -> np.ndarray:
-        """float32 (1 or n, n_vocab): logits after the last or after every token of ``ids``, put at ``position``."""
+    def forward(
+        self, ids: Sequence[int], position: int, all_logits: bool = False, best: int = 0
+    ) -> np.ndarray:
+        """float32 (1 or n, n_vocab): logits after the last or after every token of ``ids``, put at ``position``.
+
+        All but the ``best`` largest are made worthless, if that is not 0: nobody may depend on them.
+        """
         assert not self.is_closed and 0 < len(ids) and position + len(ids) <= self.n_ctx
         assert position <= len(self.keys[0]), "a gap in the cache"
         rows = []
@@ -91,6 +96,8 @@ class NaiveLlama:
             row = self._token(token, position + offset)
             if all_logits or offset == len(ids) - 1:
                 rows.append(row)
+        if best:
+            rows[-1] = largest_alone(rows[-1], best)
         self.n_evaluated += len(ids)
         return np.stack(rows).astype(np.float32)
 
@@ -129,6 +136,14 @@ class NaiveLlama:
             weight = np.exp(score.astype(np.float64) - score.max())
             heads.append((weight / weight.sum()).astype(np.float32) @ np.stack([v[group] for v in values]))
         return self._linear(f"blk.{i}.attn_output", np.concatenate(heads))
+
+
+def largest_alone(row: np.ndarray, best: int) -> np.ndarray:
+    """A row of logits whose ``best`` largest are kept, of equals the first; the others are just below them."""
+    kept = np.argsort(-row, kind="stable")[:best]
+    others = np.full_like(row, row[kept].min() - np.float32(1e-3))
+    others[kept] = row[kept]
+    return others
 
 
 def logits(file: Any, ids: Sequence[int]) -> np.ndarray:

@@ -29,13 +29,15 @@ def test_mean_and_deviation() -> None:
 def test_forward_passes_are_those_that_the_names_promise(open_tiny: OpenTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_tiny("llama_f32", context=64)
     calls: list[tuple[int, int]] = []
+    asked: set[tuple[int, int]] = set()
     clock = iter(range(1000))
     forward = model.engine.forward
 
-    def counted(ids: Any, position: int, all_logits: bool = False) -> np.ndarray:
+    def counted(ids: Any, position: int, all_logits: bool = False, best: int = 0) -> np.ndarray:
         assert all(0 <= i < model.n_vocab for i in ids)
         calls.append((position, len(ids)))
-        return forward(ids, position, all_logits)
+        asked.add((len(ids), best))
+        return forward(ids, position, all_logits, best)
 
     monkeypatch.setattr(model.engine, "forward", counted)
     cases = cases_of([8], [3], [0, 16])
@@ -45,6 +47,7 @@ def test_forward_passes_are_those_that_the_names_promise(open_tiny: OpenTiny, mo
     deep_pp = [(16, 8)] * 3
     deep_tg = [(16, 1), (17, 1), (18, 1)] * 3
     assert calls == [*pp, *tg, (0, 16), *deep_pp, *deep_tg]
+    assert asked == {(8, 0), (16, 0), (1, 1)}
     assert [r.tokens_per_s for r in results] == [8.0, 3.0, 8.0, 3.0]  # the clock ticks once a repetition
     assert all(len(r.samples) == 2 and r.stddev == 0.0 for r in results)
 

@@ -64,8 +64,8 @@ def test_with_the_built_in_template_a_spelt_out_marker_ends_the_answer(
     n_prompt = len(model.chat_ids(HELLO))
     forward = model.engine.forward
 
-    def says(ids: list[int], position: int, all_logits: bool = False):  # type: ignore[no-untyped-def]
-        logits = forward(ids, position, all_logits)
+    def says(ids: list[int], position: int, **options: object):  # type: ignore[no-untyped-def]
+        logits = forward(ids, position, **options)
         logits[-1, spelt[position + len(ids) - n_prompt]] = 1000.0
         return logits
 

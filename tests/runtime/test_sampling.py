@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ggblock.errors import ModelError, SettingError
 from ggblock.runtime.sampling import Sampler, best, smallest_share
 from ggblock.runtime.settings import Sampling
+from tests.naive.llama import largest_alone
 from tests.runtime import naive_sampling as naive
 
 OPEN: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -146,6 +147,28 @@ def test_logits_are_left_as_they_are() -> None:
 
 
 # --- choosing
+
+
+@pytest.mark.parametrize(
+    ("options", "n_best"),
+    [
+        ({"temperature": 0}, 1),
+        ({}, 40),
+        ({"top_k": 7, "typical": 0.5}, 7),
+        ({"top_k": 0}, 0),
+        ({"temperature": 0, "repeat_penalty": 1.1}, 0),
+        ({"temperature": 0, "repeat_penalty": 1.1, "repeat_last_n": 0}, 1),
+        ({"logit_bias": {3: 1.0}}, 0),
+    ],
+)
+def test_only_so_many_of_the_largest_count(options: dict[str, Any], n_best: int) -> None:
+    """What is below them may be anything that is."""
+    rng = np.random.default_rng(5)
+    samplers = [Sampler(Sampling(seed=2, **options), 3000, 100) for _ in range(2)]
+    assert samplers[0].n_best == n_best
+    for _ in range(50):
+        logits = (3 * rng.normal(size=3000)).astype(np.float32)
+        assert samplers[0].sample(logits) == samplers[1].sample(largest_alone(logits, n_best or 3000))
 
 
 def test_greedy_takes_the_first_of_the_largest() -> None:

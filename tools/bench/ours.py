@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("-t", dest="threads", type=int, default=2)
     parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--best", type=int, default=1, help="largest logits that a step of decode asks for; 0: all")
     parser.add_argument("--load", type=option, nargs="*", default=[], metavar="NAME=VALUE", help="for ggblock.load")
     args = parser.parse_args()
     import ggblock
@@ -45,7 +46,7 @@ def main() -> int:
                 before = time.process_time()
                 yield Case(test.kind, test.n, test.depth)  # type: ignore[arg-type]
 
-        for measured in measure(model, cases(), repetitions=1):
+        for measured in measure(model, cases(), repetitions=1, best=args.best):
             worker.answer(measured.tokens_per_s, time.process_time() - before)
     return 0
 
