@@ -384,10 +384,12 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
         n_items = kv_heads * n_tiles
         piece = START
         while True:
-            piece = take(piece, arg(op, 13), thread, n_threads, n_items, np.int64(1), np.int64(1), state(op, TURN))
+            # the longest first; of the last thread's share, so that each has the tokens that it has elsewhere
+            mine = n_threads - 1 - thread
+            piece = take(piece, arg(op, 13), mine, n_threads, n_items, np.int64(1), np.int64(1), state(op, TURN))
             if piece < 0:
                 break
-            item = n_items - 1 - first_of(piece)  # the longest first
+            item = n_items - 1 - first_of(piece)
             h, tile = item % kv_heads, item // kv_heads
             for r in range(rolled(n_rows)):
                 t = tile * per_item + r // g

@@ -9,9 +9,11 @@ import pytest
 
 from ggblock import blocks
 from ggblock.engine.plan import tabled_blocks
+from ggblock.kernels.matmul import OWN_TILES
 
 from .harness import (
     EPS,
+    MACHINE,
     MODES,
     TYPES,
     Matrix,
@@ -75,6 +77,22 @@ def test_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: str, tmp
             assert_close(results[0], exact_product(m, x), bound)
             for other in results[1:]:
                 assert np.array_equal(results[0], other), f"{n_tokens} tokens depend on the number of threads"
+
+
+@pytest.mark.parametrize("name", ["q4_1", "q6_k", "f16"])
+def test_tiles_of_a_thread_alone_are_as_any(name: str, tmp_path: Path) -> None:
+    """One and two threads have tiles of their own and leave some to everybody, three do not; 49 tiles or 98 and a part
+    of one. The same to the bit as a few tokens at a time."""
+    rng = np.random.default_rng(7)
+    n_tokens, n_cols = 395, columns_of(name)[1]
+    assert [n_tokens // MACHINE.tile_tokens // n >= OWN_TILES for n in (1, 2)] == [True, True]
+    w = matrix(tmp_path, name, 167, n_cols, rng).weight()
+    x = rng.standard_normal((n_tokens, n_cols)).astype(np.float32)
+    products = [Product(w, MODES["two_mixed"], n_threads, 400) for n_threads in (1, 2, 3)]
+    results = [product.run(x) for product in products]
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+    for first in range(0, 384, 32):
+        assert np.array_equal(products[2].run(x[first : first + 32]), results[0][first : first + 32])
 
 
 @pytest.mark.parametrize("name", ["q2_k", "q3_k", "tq1_0", "tq2_0", "q1_0", "q2_0"])
