@@ -240,6 +240,13 @@ def make_matmul(family: str, one: str, many: str) -> Any:
             )
 
     @inline
+    def make_units(op, first, end, thread, n32):
+        room, size = arg(op, 21) + thread * arg(op, 22), n32 * each_unit
+        for panel in range(first, end):
+            rest = second_part(op, panel, second) if second else np.int64(0)
+            unpack(arg(op, 0) + panel * arg(op, 3), rest, room + (panel - first) * size, arg(op, 2), family)
+
+    @inline
     def tokens_as_floats(op, first, end, thread, n32, i, is_first):
         w, panel_bytes, y_stride = arg(op, 0), arg(op, 3), arg(op, 10)
         for panel in range(first, end):
@@ -266,10 +273,6 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     def tokens_as_integers(op, first, end, thread, n32, i, is_first):
         w, panel_bytes, y_stride = arg(op, 0), arg(op, 3), arg(op, 10)
         room, size = arg(op, 21) + thread * arg(op, 22), n32 * each_unit
-        if is_first:
-            for panel in range(first, end):
-                rest = second_part(op, panel, second) if second else np.int64(0)
-                unpack(w + panel * panel_bytes, rest, room + (panel - first) * size, arg(op, 2), family)
         for panel in range(first, end):
             following = panel + end - first
             fetched = w + following * panel_bytes if is_first and following < arg(op, 1) else np.int64(0)
@@ -301,29 +304,32 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         # few panels for few tiles: those that are unpacked first are waited for
         together = smaller(arg(op, 23), larger(1, n_tiles // 4))
         has_own = n_tiles // n_threads >= OWN_TILES and n_panels * arg(op, 3) <= OWN_BYTES
+        # one in so many tiles is everybody's; what follows is arithmetic, since of a branch LLVM would make two loops
+        others = np.int64(OTHERS) if has_own else np.int64(1)
         piece, alone = START, np.int64(0) if has_own else n_panels
         while True:
             size, most = (arg(op, 20), n_panels) if n_tokens == 1 else (together, together)
             if alone < n_panels:
                 first, end, owner, last = alone, smaller(alone + together, n_panels), thread, thread + 1
-                alone, is_own = end, True
+                alone, own = end, 1
             else:
                 piece = take(piece, arg(op, 19), thread, n_threads, n_panels, size, most, turn)
                 if piece < 0:
                     break
-                first, end, owner, last, is_own = first_of(piece), end_of(piece), np.int64(0), n_threads, False
+                first, end, owner, last, own = first_of(piece), end_of(piece), np.int64(0), n_threads, 0
             if one != "0" and n_tokens == 1:
                 one_token(op, first, end, thread, n32, limit)
                 continue
-            is_first = True
+            if not in_floats:
+                make_units(op, first, end, thread, n32)
+            begin = np.int64(-1)
             while owner < last:
                 i, stop = n_tiles * owner // n_threads, n_tiles * (owner + 1) // n_threads
-                if has_own:
-                    edge = stop - (stop - i) // OTHERS
-                    i, stop = (i, edge) if is_own else (edge, stop)
+                edge = stop - (stop - i) // others
+                i, stop = edge + (i - edge) * own, stop + (edge - stop) * own
+                begin = i if begin < 0 else begin
                 while i < stop:
-                    multiply(op, first, end, thread, n32, i, is_first)
-                    is_first = False
+                    multiply(op, first, end, thread, n32, i, i == begin)
                     i += 1
                 owner += 1
 
