@@ -303,7 +303,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         limit = limit_of(arg(op, 6) + thread * arg(op, 8), n32) if n_tokens == 1 else np.float32(0)
         # few panels for few tiles: those that are unpacked first are waited for
         together = smaller(arg(op, 23), larger(1, n_tiles // 4))
-        has_own = n_tiles // n_threads >= OWN_TILES and n_panels * arg(op, 3) <= OWN_BYTES
+        has_own = n_threads > 1 and n_tiles // n_threads >= OWN_TILES and n_panels * arg(op, 3) <= OWN_BYTES
         # one in so many tiles is everybody's; what follows is arithmetic, since of a branch LLVM would make two loops
         others = np.int64(OTHERS) if has_own else np.int64(1)
         piece, alone = START, np.int64(0) if has_own else n_panels

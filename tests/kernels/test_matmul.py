@@ -81,11 +81,11 @@ def test_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: str, tmp
 
 @pytest.mark.parametrize("name", ["q4_1", "q6_k", "f16"])
 def test_tiles_of_a_thread_alone_are_as_any(name: str, tmp_path: Path) -> None:
-    """One and two threads have tiles of their own and leave some to everybody, three do not; 49 tiles or 98 and a part
-    of one. The same to the bit as a few tokens at a time."""
+    """Two threads have tiles of their own and leave others to all; one, and three where tiles have 8 tokens, do not.
+    49 tiles or 98 and a part of one. The same to the bit as a few tokens at a time."""
     rng = np.random.default_rng(7)
     n_tokens, n_cols = 395, columns_of(name)[1]
-    assert [n_tokens // MACHINE.tile_tokens // n >= OWN_TILES for n in (1, 2)] == [True, True]
+    assert n_tokens // MACHINE.tile_tokens // 2 >= OWN_TILES
     w = matrix(tmp_path, name, 167, n_cols, rng).weight()
     x = rng.standard_normal((n_tokens, n_cols)).astype(np.float32)
     products = [Product(w, MODES["two_mixed"], n_threads, 400) for n_threads in (1, 2, 3)]
