@@ -193,7 +193,7 @@ class Builder:
         """``x`` = rows ``ids`` (int64, one a token) of ``w`` times ``scale`` (float32, one number)."""
         self.weights.append(w)
         self.keep += [ids, scale]
-        at = (w, w.n_blocks, w.panel_bytes, ids, scale, x.data, x.stride, w.n_panels)
+        at = (w, w.n_panels, w.n_blocks, w.panel_bytes, ids, scale, x.data, x.stride)
         self._row(f"embed/{w.family}", fields.ALWAYS, *at)
 
     def norm(self, x: Rows, weight: Array, eps: float, residual: tuple[Rows, Array, Rows] | None = None) -> Activations:
@@ -269,17 +269,17 @@ class Builder:
             *self._unpacking(w),
         )
 
-    def largest(self, a: Activations, w: Weight, y: Rows, n_rows: int) -> int:
-        """``matmul`` of a weight in two parts, whose ``n_rows`` rows are logits of words: of one token only the largest
-        are exact where word ``fields.BEST`` of the state says so (``kernels.sieve``). Returns how many rows of the plan
-        write ``y``. Put a ``barrier`` after it.
+    def largest(self, a: Activations, w: Weight, y: Rows) -> int:
+        """``matmul`` of a weight in two parts, whose rows are words: of one token's logits only the largest are exact
+        where word ``fields.BEST`` of the state says so (``kernels.sieve``). Returns how many rows of the plan write
+        ``y``. Put a ``barrier`` after it.
         """
         self.matmul(a, w, y)
         columns = self._rows[-1][fields.A : fields.A + 10]
         size = round_up(8 * fields.MOST + 4 * w.n_blocks, 64)
         lists, highest = buffer(size * self.n_threads), floats(round_up(w.n_panels, 16))
         self.keep += [lists, highest]
-        rest = lists, size, highest, n_rows, self.shares(), self._panels_a_piece(w)
+        rest = lists, size, highest, w.n_rows, self.shares(), self._panels_a_piece(w)
         for kernel, barrier in (("upper", fields.ALWAYS), ("rest", fields.NEVER)):
             self._row(kernel, barrier, *columns, *rest)
         return 3

@@ -49,18 +49,26 @@ class Weight:
     def panel_bytes(self) -> int:
         if self.tensor.in_panels and self.tensor.row.tail:
             return panels.panel_bytes(self.tensor.type.name, self.tensor.row_bytes)
-        size = families.family(self.family).n_bytes if self.is_parted else panels.block_bytes(self.family)
-        return panels.ROWS * self.n_blocks * int(size)
+        return panels.ROWS * self.n_blocks * int(families.family(self.family).n_bytes)
+
+    @property
+    def second_bytes(self) -> int:
+        """Of a panel in the second region, behind all panels; 0 where there is none."""
+        return families.second_bytes(families.family(self.family)) * self.n_blocks
 
     @property
     def n_bytes(self) -> int:
-        """Of all panels, and of the second region behind them if there is one."""
-        second = families.second_bytes(families.family(self.family)) * self.n_blocks
-        return self.n_panels * (self.panel_bytes + second)
+        """Of all panels and the second region."""
+        return self.n_panels * (self.panel_bytes + self.second_bytes)
 
     @property
     def is_parted(self) -> bool:
-        return self.family in families.PARTED.values()
+        return self.second_bytes > 0
+
+    @property
+    def plain(self) -> str:
+        """The family of the panels that ``repack`` makes, before they are parted."""
+        return self.tensor.type.name if self.is_parted else self.family
 
     @property
     def unpacked_bytes(self) -> int:
@@ -127,7 +135,7 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
     At most ``n_rows`` rows (whole panels) at a time where the type has a family of its own.
     """
     block = w.tensor.type
-    if w.family in (block.name, families.PARTED.get(block.name)):
+    if w.plain == block.name:
         for first in range(0, w.n_rows, n_rows or max(1, w.n_rows)):
             yield first, w.tensor.raw_rows(first, min(w.n_rows, first + (n_rows or w.n_rows)))
         return
@@ -142,8 +150,7 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
 
 def repack(w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team) -> None:
     """Interleaves ``rows`` (from a multiple of a panel's on) at address ``to``, on all threads of ``team``."""
-    family = w.tensor.type.name if w.is_parted else w.family
-    units = panels.UNITS[family]
+    units = panels.UNITS[w.plain]
     table = np.zeros(1 + 3 * len(units), np.int64)  # eight zero bytes first: see the kernel
     table[1:] = np.array(units).reshape(-1)
     row = np.zeros(fields.ROW, np.int64)
@@ -153,7 +160,7 @@ def repack(w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team) -> None:
         rows.shape[1],
         rows.shape[0],
         w.n_blocks,
-        panels.block_bytes(family),
+        panels.block_bytes(w.plain),
         address(table) + 8,
         len(units),
         to,
@@ -166,14 +173,13 @@ def _split(w: Weight, first: int, rows: npt.NDArray[np.uint8], whole: npt.NDArra
     which ``whole`` has room for."""
     n_blocks = -(-len(rows) // panels.ROWS) * w.n_blocks
     repack(w, rows, address(whole), team)
-    second = families.second_bytes(families.family(w.family)) * w.n_blocks
     row = np.zeros(fields.ROW, np.int64)
     row[fields.KERNEL] = kernels(["split"])["split"]
     row[fields.A : fields.A + 4] = (
         address(whole),
         n_blocks,
         address(w.data) + first * w.panel_bytes,
-        address(w.data) + w.n_panels * w.panel_bytes + first * second,
+        address(w.data) + w.n_panels * w.panel_bytes + first * w.second_bytes,
     )
     team.run(address(row), 1)
 
@@ -191,7 +197,7 @@ def pack(weights: list[Weight], team: Team) -> None:
     for w in waiting:
         w.data = arena.take(w.n_bytes)
         step = min(w.n_panels, max(1, _PIECE_BYTES // w.panel_bytes)) * panels.ROWS
-        whole = buffer(step * w.n_blocks * panels.block_bytes(w.tensor.type.name) if w.is_parted else 0)
+        whole = buffer(step * w.n_blocks * panels.block_bytes(w.plain) if w.is_parted else 0)
         for first, rows in pieces(w, step):
             if w.is_parted:
                 _split(w, first // panels.ROWS, rows, whole, team)

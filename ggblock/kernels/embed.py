@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba.core import types
 from numba.core.extending import intrinsic
 
@@ -17,6 +18,7 @@ from . import families
 from .args import arg, state
 from .block_products import decoded
 from .fields import N_TOKENS
+from .matmul import second_part
 
 
 @intrinsic(prefer_literal=True)
@@ -55,17 +57,17 @@ def row_of_panel(typingctx, panel, second, lane, n_blocks, scale, out, family):
 
 
 def make_embed(family: str) -> Any:
-    """``x = w[ids] * scale``. Columns: 0 panels, 1 blocks a row, 2 bytes a panel, 3 ids int64 (n_tokens,), 4 address
-    of the scale (float32), 5 x, 6 bytes a token, 7 number of panels. Split by tokens."""
+    """``x = w[ids] * scale``. Columns: 0 panels, 1 number of panels, 2 blocks a row, 3 bytes a panel, 4 ids int64
+    (n_tokens,), 5 address of the scale (float32), 6 x, 7 bytes a token. Split by tokens."""
     size = families.second_bytes(families.family(family))
 
     def embed(op, thread, n_threads):
-        w, n_blocks, panel_bytes, ids = arg(op, 0), arg(op, 1), arg(op, 2), arg(op, 3)
-        scale, x, stride, n_tokens = load(arg(op, 4), "f32"), arg(op, 5), arg(op, 6), state(op, N_TOKENS)
+        w, n_blocks, panel_bytes, ids = arg(op, 0), arg(op, 2), arg(op, 3), arg(op, 4)
+        scale, x, stride, n_tokens = load(arg(op, 5), "f32"), arg(op, 6), arg(op, 7), state(op, N_TOKENS)
         for i in range(n_tokens * thread // n_threads, n_tokens * (thread + 1) // n_threads):
             row = load(ids + 8 * i, "i64")
             panel = row // 16
-            second = w + arg(op, 7) * panel_bytes + panel * n_blocks * size  # nothing of it is read where size is 0
+            second = second_part(op, panel, size) if size else np.int64(0)
             row_of_panel(w + panel * panel_bytes, second, row % 16, n_blocks, scale, x + i * stride, family)
 
     return embed

@@ -29,14 +29,14 @@ from numba.core.extending import intrinsic
 from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.vec import MACHINE, Vec, emit_max, lane_at, load, max_of, store, tree
-from . import block_products
+from . import block_products, q8_0
 from .args import arg, smaller, state, word_stride
 from .fields import BEST, MOST, N_TOKENS, TURN
 from .matmul import second_part
 from .q8_0_parted import LOWER, SPREAD, UPPER, moved
 from .shares import START, end_of, first_of, take
 
-SECOND = 16 * LOWER.second  # bytes of a panel block in the second region
+WHOLE, FIRST, SECOND = 16 * q8_0.FAMILY.n_bytes, 16 * UPPER.n_bytes, 16 * LOWER.second  # bytes of a panel block
 LISTS = 8 * MOST  # bytes of a thread's list of the largest, and of the same of all threads
 
 
@@ -71,7 +71,7 @@ def make_split() -> Any:
     def split(op, thread, n_threads):
         n = arg(op, 1)
         for i in range(n * thread // n_threads, n * (thread + 1) // n_threads):
-            split_block(arg(op, 0) + 544 * i, arg(op, 2) + 416 * i, arg(op, 3) + 128 * i)
+            split_block(arg(op, 0) + WHOLE * i, arg(op, 2) + FIRST * i, arg(op, 3) + SECOND * i)
 
     return split
 
@@ -90,8 +90,7 @@ def upper_tile(typingctx, w, q, q2, meta, meta_stride, spreads, y, highest, n_bl
             words = block_products.Words(e, m, word_size)
             total = block_products.block(e, UPPER, p, x0, x1, words, None, "2", None, total)
             reach = e.fma(e.call("fabs", e.half_load(p, 0)), e.splat_load(spread, 0, "f32"), reach)
-            step = UPPER.n_bytes * 16
-            return [e.at(p, step), e.at(x0, 32), e.at(x1, 32), e.at(m, 4), e.at(spread, 4), total, reach]
+            return [e.at(p, FIRST), e.at(x0, 32), e.at(x1, 32), e.at(m, 4), e.at(spread, 4), total, reach]
 
         zero = e.zero("f32x16")
         start = [weights, first, second, metas, spreads, zero, zero]
@@ -115,7 +114,7 @@ def lower_tile(typingctx, w, second, q, q2, meta, meta_stride, y, n_blocks):
             p, rest, x0, x1, m, total = carried
             words = block_products.Words(e, m, word_size)
             total = block_products.block(e, LOWER, (p, rest), x0, x1, words, None, "2", None, total)
-            return [e.at(p, LOWER.n_bytes * 16), e.at(rest, SECOND), e.at(x0, 32), e.at(x1, 32), e.at(m, 4), total]
+            return [e.at(p, FIRST), e.at(rest, SECOND), e.at(x0, 32), e.at(x1, 32), e.at(m, 4), total]
 
         start = [weights, second, x, x2, metas, e.zero("f32x16")]
         *_, total = e.loop(e.i64(0), blocks, 1, start, body)
@@ -181,7 +180,8 @@ def make_upper() -> Any:
         meta, spreads, last = arg(op, 6) + thread * arg(op, 8), largest + LISTS, largest + 4 * k - 4
         for i in range(k):
             store(largest + 4 * i, np.float32(-np.inf))
-        write_spreads(spreads, q, q2, meta, n32)
+        if k > 0:
+            write_spreads(spreads, q, q2, meta, n32)
         piece = START
         while True:
             piece = take(piece, arg(op, 14), thread, n_threads, n_panels, arg(op, 15), n_panels, turn)

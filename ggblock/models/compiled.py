@@ -301,7 +301,7 @@ class _Drawn:
 
     def kernel_names(self) -> list[str]:
         """Every kernel that running the plans takes, in the order in which they are first met."""
-        parted = ["split"] if self.n_writing > 1 else []
+        parted = ["split"] if any(w.is_parted for w in self.head.weights) else []
         names = ["team", "post", "repack", *parted, *self.builder.kernel_names(), *self.head.kernel_names()]
         return list(dict.fromkeys(names))
 
@@ -336,7 +336,7 @@ def _draw(
     a = head.norm(last, written.output_norm, config.eps, written.residual)
     n_writing = 1
     if output.is_parted:
-        n_writing = head.largest(a, output, logits, config.n_vocab)
+        n_writing = head.largest(a, output, logits)
     else:
         head.matmul(a, output, logits)
     head.barrier()

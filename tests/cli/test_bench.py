@@ -33,6 +33,13 @@ def test_each_number_of_threads_is_told(models: Path) -> None:
     ]
 
 
+def test_all_logits_may_be_asked_for(models: Path) -> None:
+    done = run("bench", models / "text.gguf", "-p", 0, "-n", 4, "-r", 1, "--all-logits", "--json")
+    document = json.loads(done.stdout)
+    schemas.check(document, "bench")
+    assert [entry["test"] for entry in document["results"]] == ["tg4"]
+
+
 def test_a_person_gets_a_line_a_test(models: Path) -> None:
     done = run("bench", models / "no_vocabulary.gguf", "-p", 8, "-n", 4, "-r", 2)
     assert done.returncode == 0, done.stderr

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ggblock
 from ggblock.engine.plan import Builder
 from ggblock.engine.weights import Weight, describe, pack
-from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels import fields
 
 from .harness import EPS, Matrix, Product, exact_activations, matrix, random_rows, team
+from .test_activations import stored
 from .test_embed import embedded
 
 MANY = 21
@@ -27,12 +26,9 @@ def parted(m: Matrix) -> Weight:
     return w
 
 
-def stored(folder: Path, raw: np.ndarray, n_cols: int) -> Weight:
+def parted_rows(folder: Path, raw: np.ndarray) -> Weight:
     """A matrix of these rows of Q8_0 blocks, uint8 (n_rows, row_bytes)."""
-    path = folder / "w.gguf"
-    with GgufWriter(path, {"general.architecture": "none"}, [TensorSpec("w", "q8_0", (len(raw), n_cols))]) as writer:
-        writer.write("w", raw)
-    return describe(ggblock.open(path).tensors["w"], in_parts=True)
+    return describe(stored(folder, "q8_0", raw.reshape(len(raw), -1, 34), "parted").tensor, in_parts=True)
 
 
 class Logits:
@@ -41,7 +37,7 @@ class Logits:
     def __init__(self, w: Weight, n_threads: int) -> None:
         builder = Builder(("2", "2"), n_threads, MANY)
         self.x, self.y, self.n_rows = builder.rows(w.n_cols), builder.rows(w.n_rows), w.n_rows
-        assert builder.largest(builder.copy(self.x), w, self.y, w.n_rows) == 3
+        assert builder.largest(builder.copy(self.x), w, self.y) == 3
         builder.barrier()
         self.plan = builder.finish(team(n_threads))
 
@@ -119,7 +115,7 @@ def test_the_largest_are_those_of_all(
 ) -> None:
     """Any codes, scales of both signs, zero and large, activations with outliers; any number of threads."""
     rng = np.random.default_rng(seed)
-    w = stored(tmp_path_factory.mktemp("sieve"), random_rows("q8_0", n_rows, 32 * n_blocks, rng), 32 * n_blocks)
+    w = parted_rows(tmp_path_factory.mktemp("sieve"), random_rows("q8_0", n_rows, 32 * n_blocks, rng))
     x = (rng.normal(size=(1, 32 * n_blocks)) * np.exp(spread * rng.normal(size=32 * n_blocks))).astype(np.float32)
     plans = [Logits(w, n_threads) for n_threads in (1, 2, 3)]
     whole = plans[0].run(x)[0]
@@ -132,7 +128,7 @@ def test_the_largest_are_those_of_all(
 
 def test_most_panels_are_left_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    w = stored(tmp_path, random_rows("q8_0", 4096, 640, rng), 640)
+    w = parted_rows(tmp_path, random_rows("q8_0", 4096, 640, rng))
     x = rng.normal(size=(1, 640)).astype(np.float32)
     plan = Logits(w, 2)
     whole, found = plan.run(x)[0], plan.run(x, 1)[0]
@@ -147,7 +143,7 @@ def test_a_row_that_only_its_lower_bits_make_the_largest(tmp_path: Path) -> None
     raw[0, :, 2:] = 3
     raw[16:32, :, 2:24] = 4
     raw[32:, :, 2:] = 256 - 8
-    plan = Logits(stored(tmp_path, raw.reshape(64, -1), 320), 2)
+    plan = Logits(parted_rows(tmp_path, raw), 2)
     found = plan.run(np.ones((1, 320), np.float32), 1)[0]
     assert found.argmax() == 0
     np.testing.assert_allclose(found[[0, 16, 32, 63]], [960, 880, -6.5 * 320, -6.5 * 320], rtol=1e-5)
@@ -159,7 +155,7 @@ def test_rows_that_are_none_are_not_counted(tmp_path: Path) -> None:
     raw = random_rows("q8_0", 200 * 16 + 1, 64, rng).reshape(-1, 2, 34)
     raw[:, :, 2:] |= 0x80
     raw[:, :, :2] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
-    w = stored(tmp_path, raw.reshape(len(raw), -1), 64)
+    w = parted_rows(tmp_path, raw)
     x = np.abs(rng.normal(size=(1, 64))).astype(np.float32)
     plan = Logits(w, 2)
     whole, found = plan.run(x)[0], plan.run(x, 3)[0]
@@ -172,5 +168,5 @@ def test_rows_that_are_none_are_not_counted(tmp_path: Path) -> None:
 def test_numbers_that_are_none_are_seen(tmp_path: Path) -> None:
     raw = random_rows("q8_0", 64, 64, np.random.default_rng(5)).reshape(64, 2, 34)
     raw[40, 0, :2] = 0, 0x7E  # NaN
-    w = stored(tmp_path, raw.reshape(64, -1), 64)
+    w = parted_rows(tmp_path, raw)
     assert np.isnan(Logits(w, 2).run(np.ones((1, 64), np.float32), 1)[0].max())

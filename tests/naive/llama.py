@@ -82,9 +82,7 @@ class NaiveLlama:
         self.n_evaluated = 0
         self.is_closed = False
 
-    def forward(
-        self, ids: Sequence[int], position: int, all_logits: bool = False, best: int = 0
-    ) -> np.ndarray:
+    def forward(self, ids: Sequence[int], position: int, all_logits: bool = False, best: int = 0) -> np.ndarray:
         """float32 (1 or n, n_vocab): logits after the last or after every token of ``ids``, put at ``position``.
 
         All but the ``best`` largest are made worthless, if that is not 0: nobody may depend on them.

@@ -31,7 +31,7 @@ CPU, DEVICE = "cpu", "device"
 
 #: Operands of a row that are float rows (``kernels``' docstrings list them): those that it reads, those that it writes.
 READS = {"norm": (8, 12), "gate": (8, 10), "copy": (8,), "rope": (0, 3, 6)}
-WRITES = {"embed": (5,), "norm": (15,), "matmul": (9,), "attention": (7,), "combine": (2,)}
+WRITES = {"embed": (6,), "norm": (15,), "matmul": (9,), "attention": (7,), "combine": (2,)}
 ACCUMULATE = 11  # operand of matmul
 
 
