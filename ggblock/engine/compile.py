@@ -15,7 +15,8 @@ from pathlib import Path
 from ..kernels import families, registry
 
 #: Rough seconds of a kernel by its kind, for sharing them out; measured on Zen 4.
-SECONDS = {"attention": 2.9, "norm": 1.0, "rope": 0.7, "repack": 0.3, "combine": 0.3, "embed": 0.2, "tables": 0.2}
+SECONDS = {"attention": 2.9, "norm": 1.0, "rope": 0.7, "repack": 0.3, "combine": 0.3, "embed": 0.2,
+           "tables": 0.2, "sums": 0.2}  # fmt: skip
 SUPER_BLOCKS = 1.2  # products of types whose blocks are super-blocks, of several sub-blocks with code of their own
 OTHERS = 0.8
 MAX_CHILDREN = 4

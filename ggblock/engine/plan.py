@@ -52,6 +52,13 @@ def tabled_blocks(k: int) -> int:
     return max(0, min(k // 128, (TABLES_L1 - 2 * k) // (7 * 128 // 2)))
 
 
+def tables_of(mode: str, k: int) -> tuple[str, int, int]:
+    """(kernel, how many, bytes) of the tables of one token's ``k`` activations in ``mode``: "1s" or "1t"."""
+    if mode == "1s":
+        return "sums", k // 256, k // 256 * fields.SUMS
+    return "tables", tabled_blocks(k), tabled_blocks(k) * fields.TABLES
+
+
 def round_up(n: int, to: int) -> int:
     return -(-n // to) * to
 
@@ -163,7 +170,8 @@ class Builder:
             k32 = round_up(k, 256)
             size = 4 if form == "f" else 1
             thread_q, thread_meta = round_up(k32 * size, 64) + 64, fields.META * fields.word_stride(k32 // 32)
-            n_q = max(self.capacity * k32 * size, self.n_threads * (thread_q + tabled_blocks(k) * fields.TABLES))
+            tables = sum(n_bytes for _, _, n_bytes in (tables_of(mode, k) for mode in ("1t", "1s")))
+            n_q = max(self.capacity * k32 * size, self.n_threads * (thread_q + tables))
             n_meta = max(self.capacity * k32 // 32 * fields.META * 4, self.n_threads * thread_meta)
             empty = buffer(64)
             exact = round_up(k, 32)
@@ -243,7 +251,7 @@ class Builder:
             self.keep.append(bias)
         one = mode_of_one(w.family, modes, host().machine) if self.place == "cpu" else modes[0]
         one = "0" if w.is_parted else one
-        tables = self._tables(a, b, thread_q, thread_meta) if one == "1t" else (0, 0, 0)
+        tables = self._tables(one, a, b, thread_q, thread_meta) if one in ("1s", "1t") else (0, 0, 0)
         self._row(
             f"matmul/{w.family}/{one}/{modes[1]}",
             fields.NEVER,
@@ -284,15 +292,16 @@ class Builder:
             self._row(kernel, barrier, *columns, *rest)
         return 3
 
-    def _tables(self, a: Activations, b: _Buffers, thread_q: int, thread_meta: int) -> tuple[Any, int, int]:
-        """(tables of one token's activations, a thread's share, how many), behind the threads' second terms; their row
-        is written once."""
-        n = tabled_blocks(a.k)
-        at = b.q2[self.n_threads * b.thread_q :], n * fields.TABLES
-        if n and (self.place, "tables") not in a.emitted:
-            a.emitted.add((self.place, "tables"))
-            self._row("tables", fields.NEVER, n, b.q, b.q2, b.meta, thread_q, thread_meta, *at)
-        return *at, n
+    def _tables(self, one: str, a: Activations, b: _Buffers, thread_q: int, thread_meta: int) -> tuple[Any, int, int]:
+        """(tables of one token's activations in mode ``one``, a thread's share, how many), behind the threads' second
+        terms, those of signs first; their row is written once."""
+        kernel, n, size = tables_of(one, a.k)
+        before = tables_of("1t", a.k)[2] if one == "1s" else 0
+        at = b.q2[self.n_threads * (b.thread_q + before) :]
+        if n and (self.place, kernel) not in a.emitted:
+            a.emitted.add((self.place, kernel))
+            self._row(kernel, fields.NEVER, n, b.q, b.q2, b.meta, thread_q, thread_meta, at, size, a.k)
+        return at, size, n
 
     def shares(self) -> Array:
         """What a row needs whose items threads take from each other (``kernels.shares``): beside that of other rows,

@@ -6,15 +6,23 @@ are multiplied is in ``unpacked``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from ..simd.emit import Emit, llvm_type
-from . import families, sign_tables
+from ..simd.emit import I32, Emit, llvm_type
+from . import families, sign_tables, sum_tables
+
+#: Modes of one token in which a second term of activations counts in some blocks: see ``matmul``.
+MIXED = ("1+", "1s", "1t")
+
+_NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to
 
 
 def dots(
-    e: Emit, fam: Any, codes: Any, bases: tuple[Any, ...], first: int, tokens: int, starts: list[Any] | None = None
-) -> list[list[Any]]:
+    e: Emit, fam: Any, codes: Any, bases: tuple[Any, ...], first: int, tokens: int, starts: list[Any] | None = None,
+    max_code: int = 0,
+) -> list[list[Any]]:  # fmt: skip
     """Integer dot products of a sub-block, by term and token, each <16 x i32>; those of the last term are added to
     ``starts``. ``codes(k)``: group ``k`` of four columns, <64 x i8>, as the machine multiplies them; at ``bases`` their
     activations are groups ``first`` and on.
@@ -32,7 +40,7 @@ def dots(
     dot = e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
     narrow = None if fam.signed else e.machine.narrow
     # groups of four whose products, two to a lane, cannot leave int16
-    together = 32767 // (2 * 127 * fam.max_code) if narrow else 1
+    together = _NARROW // (max_code or fam.max_code) if narrow else 1
     acc = [list(zeros) for _ in bases[:-1]] + [list(starts)]
     for start in range(0, groups, together):
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
@@ -52,19 +60,6 @@ def dots(
         if together > 1:
             acc = [[narrow[1](e.b, a, h) for a, h in zip(*both, strict=True)] for both in zip(acc, pairs, strict=True)]
     return acc
-
-
-def _codes(e: Emit, fam: Any, p: Any, s: int, k: int) -> Any:
-    """One token's codes as the machine multiplies them: where it takes unsigned bytes of full range, signed ones raised
-    and others lifted; woven where the family says so. They are loaded in the order in which they lie: see ``matmul``.
-    """
-    if k % fam.per_line == 0:
-        e.order()
-    if fam.weave:
-        return fam.woven_codes(e, p, s, k)
-    if fam.signed:
-        return (fam.raised_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
-    return (fam.lifted_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
 
 
 class Words:
@@ -104,28 +99,29 @@ def shift_of(e: Emit, fam: Any) -> int | None:
     return {2.0 ** (7 - n): n for n in range(8)}.get(_zero(e, fam))
 
 
-def _block_first(e: Emit, fam: Any, p: Any, q: Any, meta: Words, total: Any) -> Any:
+def _block_first(e: Emit, fam: Any, p: Any, q: Any, meta: Words, table: Any, total: Any) -> Any:
     """``_block_one`` with the first of two terms alone: the scale is that of the second, 1/256 of its own."""
-    block = _block_one(e, fam, p, (q,), meta, e.zero("f32x16"), first_term=True)
+    block = _block_one(e, fam, p, (q,), meta, e.zero("f32x16"), True, table)
     return e.fma(block, e.const("f32x16", 256.0), total)
 
 
 def _block_one(
-    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Words, total: Any, first_term: bool = False
-) -> Any:
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Words, total: Any, first_term: bool = False,
+    table: Any = None,
+) -> Any:  # fmt: skip
     """One panel block of a quantized family against one token, whose terms are at ``bases``; returns the new sum.
-    ``first_term``: what is added up are the sums of the first term of two.
+    ``first_term``: what is added up are the sums of the first term of two. ``table``: they are there (``sum_tables``).
     """
     if fam.weave:
         bases = tuple(_woven(e, fam, base) for base in bases)
     shared = fam.prepare(e, p)
     whole = fam.whole(e, shared)
     if whole:
-        return _scaled_once(e, fam, p, bases, meta, total, shared, whole, first_term)
-    zero = _zero(e, fam)
+        return _scaled_once(e, fam, p, bases, meta, total, shared, whole, first_term, table)
+    zero, products = _zero(e, fam), _Dots(e, fam, p, bases)
     for s in range(fam.block // fam.sub):
         scale, offset = fam.parts(e, p, shared, s)
-        dot, d = _dot(e, fam, p, bases, s), e.splat(meta.scale(s * fam.sub // 32))
+        dot, d = e.i_to_f32(products[s]), e.splat(meta.scale(s * fam.sub // 32))
         x = e.splat(meta.sum(fam, s, first_term))
         if zero:
             total = e.fma(e.fma(dot, d, e.b.fmul(x, e.const("f32x16", -zero))), scale, total)
@@ -146,70 +142,174 @@ def _woven(e: Emit, fam: Any, base: Any) -> Any:
     return out
 
 
-def _dot(e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], s: int) -> Any:
-    """Dot products of sub-block ``s`` with one token as floats, in steps of the last term."""
-    products = dots(e, fam, lambda k: _codes(e, fam, p, s, k), bases, s * fam.sub // 4, 1)
-    return in_floats(e, [of_one[0] for of_one in products])
+class _Dots:
+    """Dot products of the sub-blocks of a panel block with one token, whose terms are at ``bases``: each when it is
+    asked for, or with others whose codes come from the same lines.
+
+    Memory is read forward, so loads of codes are fenced (see ``matmul``). All codes of a line are multiplied when it is
+    there if registers hold the sums of all its sub-blocks: where four have a line a tenth to a third is won, GB/s from
+    cache of one core of Zen 4: Q2_K 35 and 38, TQ2_0 30 and 42; on AVX2 Q2_K 18.5 and 21.6.
+    """
+
+    def __init__(self, e: Emit, fam: Any, p: Any, bases: tuple[Any, ...]) -> None:
+        self._e, self._fam, self._p, self._bases = e, fam, p, bases
+        self._groups, subs = fam.sub // 4, range(fam.block // fam.sub)
+        #: bits by which the dot products of a sub-block stand higher
+        self.lifts = [0 if fam.signed or fam.weave else fam.lift(s, self._most()) for s in subs]
+        self.max_code = 255 if fam.signed else max(fam.max_code << lift for lift in self.lifts)
+        self._found: dict[int, Any] = {}
+        self._lines: Iterator[dict[int, Any]] | None = None
+        walk = fam.walk(e, p) if e.machine.signed_bias else None
+        if walk:
+            self._walked(walk)
+        elif self._holds_lines():
+            self._lines = self._by_lines()
+
+    def __getitem__(self, s: int) -> Any:
+        """Of sub-block ``s``: <16 x i32> in steps of the last term."""
+        while self._lines and s not in self._found:
+            self._found.update(next(self._lines))
+        if s not in self._found:
+            self._found[s] = self._alone(s)
+        return self._found[s]
+
+    def _most(self) -> int:
+        """The largest code that the machine multiplies and adds up over a sub-block."""
+        if self._e.machine.signed_bias:
+            return 255
+        return _NARROW // self._groups if self._e.machine.narrow else 127
+
+    def _holds_lines(self) -> bool:
+        """Whether there are registers for the sums of all sub-blocks that share a line. With 16 of them LLVM needs
+        to be led (``dots``); for two terms of Q4_K that is a tenth slower than each sub-block alone."""
+        if self._e.machine.lanes == 16:
+            return True
+        narrow = self._e.machine.narrow and not self._fam.signed and self.max_code <= _NARROW // self._groups
+        return bool(narrow) and len(self._bases) == 1
+
+    def _fence(self, k: int) -> None:
+        if k % self._fam.per_line == 0:
+            self._e.order()
+
+    def _codes(self, s: int, k: int) -> Any:
+        """Codes as the machine multiplies them: where it takes unsigned bytes of full range, signed ones raised; others
+        lifted; woven where the family says so."""
+        e, fam, p = self._e, self._fam, self._p
+        if fam.weave:
+            return fam.woven_codes(e, p, s, k)
+        if fam.signed:
+            return (fam.raised_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
+        return fam.lifted_codes(e, p, s, k, self.lifts[s])
+
+    def _alone(self, s: int) -> Any:
+        def codes(k: int) -> Any:
+            self._fence(k)
+            return self._codes(s, k)
+
+        products = dots(self._e, self._fam, codes, self._bases, s * self._groups, 1, max_code=self.max_code)
+        return together(self._e, [of_one[0] for of_one in products])
+
+    def _by_lines(self) -> Iterator[dict[int, Any]]:
+        e, fam, narrow = self._e, self._fam, self._e.machine.narrow
+        add, start = (partial(narrow[0], e.b), "i16x32") if narrow else (e.dot_us, "i32x16")
+        lines: dict[Any, list[tuple[int, int]]] = {}
+        for s in range(fam.block // fam.sub):
+            for k in range(self._groups):
+                lines.setdefault(fam.line(s, k), []).append((s, k))
+        sums = [[e.zero(start) for _ in self._bases] for _ in self.lifts]
+        left = [self._groups] * len(sums)
+        for line in lines.values():
+            self._fence(line[0][1])
+            for s, k in line:
+                value = self._codes(s, k)
+                for term, base in enumerate(self._bases):
+                    x = e.bytes4(base, 4 * (s * self._groups + k))
+                    sums[s][term] = add(sums[s][term], value, x)
+                left[s] -= 1
+            here = dict.fromkeys(s for s, _ in line)
+            pinned = iter(e.pin([v for s in here for v in sums[s]]))
+            for s in here:
+                sums[s] = [next(pinned) for _ in self._bases]
+            yield {s: self._whole(sums[s]) for s in here if not left[s]}
+
+    def _whole(self, terms: list[Any]) -> Any:
+        e, narrow = self._e, self._e.machine.narrow
+        return together(e, [narrow[1](e.b, e.zero("i32x16"), v) for v in terms] if narrow else terms)
+
+    def _walked(self, walk: Any) -> None:
+        """Of codes that come as ``fam.walk`` has them."""
+        e, b = self._e, self._e.b
+        sums: list[list[list[Any]]] = [[[e.zero("i32x16")] * 2 for _ in self._bases] for _ in self.lifts]
+        for s, k, *codes in walk:
+            for term, base in enumerate(self._bases):
+                for i, part in enumerate(codes):
+                    e.order()  # loaded twice: an operand in memory costs nothing
+                    sums[s][term][i] = e.dot_us(sums[s][term][i], part, e.bytes4(base, 4 * (s * self._groups + k)))
+        for s, terms in enumerate(sums):
+            self._found[s] = together(e, [b.sub(b.add(e.shl(a1, 1), a1), a2) for a1, a2 in terms])
+        self.lifts = [8] * len(sums)
 
 
-def in_floats(e: Emit, terms: list[Any]) -> Any:
-    """Dot products of one or two terms together, as floats in steps of the last."""
-    whole = terms[0] if len(terms) == 1 else e.b.add(e.shl(terms[0], 8), terms[1])
-    return e.b.sitofp(whole, llvm_type("f32x16"))
-
-
-def _walked(e: Emit, fam: Any, bases: tuple[Any, ...], walk: Any) -> list[Any]:
-    """``_dot`` of every sub-block, of codes that come as ``fam.walk`` has them."""
-    b, groups = e.b, fam.sub // 4
-    sums: list[list[list[Any]]] = [[[e.zero("i32x16")] * 2 for _ in bases] for _ in range(fam.block // fam.sub)]
-    for s, k, *codes in walk:
-        for term, base in enumerate(bases):
-            for i, part in enumerate(codes):
-                e.order()  # loaded twice: an operand in memory costs nothing
-                sums[s][term][i] = e.dot_us(sums[s][term][i], part, e.bytes4(base, 4 * (s * groups + k)))
-    return [in_floats(e, [b.sub(b.add(e.shl(a1, 1), a1), a2) for a1, a2 in terms]) for terms in sums]
+def together(e: Emit, terms: list[Any]) -> Any:
+    """Dot products of one or two terms, <16 x i32> in steps of the last."""
+    return terms[0] if len(terms) == 1 else e.b.add(e.shl(terms[0], 8), terms[1])
 
 
 def _scaled_once(
     e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Words, total: Any, shared: Any, whole: Any,
-    first_term: bool,
+    first_term: bool, table: Any,
 ) -> Any:  # fmt: skip
     """A block whose sub-blocks share factors, against one token: these are applied once, to what the sub-blocks add up
     to, and K-quants are a quarter faster. So are the powers of two of lifted codes: Q2_K a tenth. So is what a type
     takes off its codes, and sub-blocks of 16 are added up before the activations' scale is applied.
     """
     b, zero, each = e.b, _zero(e, fam), max(1, 32 // fam.sub)
-    sums: dict[int, Any] = {}  # by the power of two of their codes
+    sums: dict[int, Any] = {}  # by the bits by which they stand higher
     offsets, alike = e.zero("f32x16"), None  # alike: sum of the activations where all scales are one
-    walk = fam.walk(e, p) if e.machine.signed_bias else None
-    walked = _walked(e, fam, bases, walk) if walk else None
+    products = _Dots(e, fam, p, bases)
+    most = 127 * (257 if len(bases) > 1 else 1) * products.max_code * fam.sub * each * fam.max_scale
+    whole_numbers = most < 2**31 and (not zero or table is not None)
+    if table is not None:
+        offsets = sum_tables.weighted(e, fam.weights(e, p, shared), table)
+        if zero:
+            raised = e.b.fmul(e.load(table, sum_tables.SUM, "f32"), e.const("f32", -fam.max_scale))
+            offsets = e.b.fadd(offsets, e.splat(raised))
     for first in range(0, fam.block // fam.sub, each):
-        power, value = fam.power(first) if e.machine.signed_bias else 0, None
+        value = None
         for s in range(first, min(first + each, fam.block // fam.sub)):
             scale, offset = fam.parts(e, p, shared, s)
-            dot = walked[s] if walked else _dot(e, fam, p, bases, s)
+            dot = products[s]
             if scale is None:
                 value, x = dot, meta.sum(fam, s, first_term)
                 alike = x if alike is None else b.fadd(alike, x)
                 continue
-            value = b.fmul(dot, scale) if value is None else e.fma(dot, scale, value)
-            if zero or offset is not None:
-                offsets = e.fma(scale if zero else offset, e.splat(meta.sum(fam, s, first_term)), offsets)
+            if whole_numbers:
+                product = b.mul(dot, scale)
+                value = product if value is None else b.add(value, product)
+            else:
+                dot, scale = e.i_to_f32(dot), e.i_to_f32(scale)
+                value = b.fmul(dot, scale) if value is None else e.fma(dot, scale, value)
+            if table is None and (zero or offset is not None):
+                factor = scale if zero else offset
+                factor = e.i_to_f32(factor) if factor.type.element == I32 else factor
+                offsets = e.fma(factor, e.splat(meta.sum(fam, s, first_term)), offsets)
         d = e.splat(meta.scale(first * fam.sub // 32))
-        sums[power] = e.fma(value, d, sums.get(power, e.zero("f32x16")))
+        value = e.i_to_f32(value) if value.type.element == I32 else value
+        lift = products.lifts[first]
+        sums[lift] = e.fma(value, d, sums.get(lift, e.zero("f32x16")))
     scaled = sums.pop(0, None) or e.zero("f32x16")
-    for power, lifted in sums.items():
-        scaled = e.fma(lifted, e.const("f32x16", 2.0**-power), scaled)
+    for lift, lifted in sums.items():
+        scaled = e.fma(lifted, e.const("f32x16", 2.0**-lift), scaled)
     if zero:
         scaled = e.fma(e.splat(alike) if alike is not None else offsets, e.const("f32x16", -zero), scaled)
     total = e.fma(scaled, whole[0], total)
     return total if whole[1] is None else e.fma(offsets, whole[1], total)
 
 
-def _loud(e: Emit, fam: Any, meta: Words, limit: Any) -> Any:
+def _loud(e: Emit, fam: Any, meta: Words, sums: Any, limit: Any) -> Any:
     """Whether the square of a scale of one token's activations of the block is more than ``limit``."""
-    b, peak = e.b, None
-    for k in range(-(-fam.block // 32)):
+    b, peak = e.b, e.load(sums, sum_tables.PEAK, "f32") if sums else None
+    for k in range(0 if sums else -(-fam.block // 32)):
         d = meta.scale(k)
         peak = d if peak is None else b.select(b.fcmp_ordered(">", d, peak), d, peak)
     return b.fcmp_ordered(">", b.fmul(peak, peak), limit)
@@ -220,13 +320,14 @@ def block(
 ) -> Any:
     """One panel block of a quantized family against one token; returns the new sum. ``table``: of its columns, where
     they have one."""
-    if mode not in ("1+", "1t"):
+    if mode not in MIXED:
         return _block_one(e, fam, p, (q, q2)[: int(mode[0])], meta, total)
+    signs, sums = (table if mode == of else None for of in ("1t", "1s"))
     (total,) = e.choose(
-        _loud(e, fam, meta, limit),
+        _loud(e, fam, meta, sums, limit),
         lambda: [_block_one(e, fam, p, (q, q2), meta, total)],
         lambda: [
-            sign_tables.block(e, fam, p, table, total) if table else _block_first(e, fam, p, q, meta, total)
+            sign_tables.block(e, fam, p, signs, total) if signs else _block_first(e, fam, p, q, meta, sums, total)
         ],
     )
     return total

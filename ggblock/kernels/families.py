@@ -31,11 +31,13 @@ class Family:
     second = 0          # bytes a block in a region behind all panels; then ``p`` is a pair, of both places
     sub = 32            # weights that share a scale and an offset
     max_code = 127      # no code is larger, unless signed
+    max_scale = 0       # where sub-blocks share factors (``whole``): no scale is larger
     zero = 0.0          # what is taken off a code, a power of two or nothing
     has_offsets = False # whether a sub-block has an offset of its own
     per_line = 1        # calls of ``codes`` that need one line of memory: it is loaded once if no fence is between them
     weave = None        # columns of a few in the order in which ``woven_codes`` has them; its use to one token
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
+    has_weights = False # blocks of 16 sub-blocks: ``weights`` says what sums of activations are multiplied by
     is_signs = False    # weights are plus or minus the half at the block's start: ``signs`` says which
 
     def prepare(self, e: Any, p: Any) -> Any:
@@ -56,8 +58,8 @@ class Family:
         None."""
         (scale, offset), whole = self.parts(e, p, shared, s), self.whole(e, shared)
         if whole:
-            scale = whole[0] if scale is None else e.b.fmul(whole[0], scale)
-            offset = None if offset is None else e.b.fmul(whole[1], offset)
+            scale = whole[0] if scale is None else e.b.fmul(whole[0], e.i_to_f32(scale))
+            offset = None if offset is None else e.b.fmul(whole[1], e.i_to_f32(offset))
         return scale, offset
 
     def scale(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
@@ -74,20 +76,30 @@ class Family:
         """The codes of a ``signed`` family plus 128, as unsigned bytes: for machines with a ``signed_bias``."""
         return e.b.xor(self.codes(e, p, s, k), e.const("i8x64", -128))
 
-    def power(self, s: int) -> int:
-        """Bits by which `lifted_codes` of sub-block ``s`` stand higher than its codes."""
+    def line(self, s: int, k: int) -> Any:
+        """What names the line of memory from which the codes ``codes(s, k)`` come; those that share it are made
+        together."""
+        return s, k
+
+    def lift(self, s: int, most: int) -> int:
+        """Bits by which codes of sub-block ``s`` of an unsigned family had better stand higher than they are, none of
+        them above ``most``: that saves shifts."""
         return 0
 
-    def lifted_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
-        """The codes of an unsigned family, up to 255, where they lie in their bytes if that saves a shift: for one
-        token and machines that multiply unsigned bytes of full range."""
+    def lifted_codes(self, e: Any, p: Any, s: int, k: int, lift: int) -> Any:
+        """``codes`` as many bits higher as ``lift`` says, for one token."""
         return self.codes(e, p, s, k)
 
     def walk(self, e: Any, p: Any) -> Iterator[tuple[int, int, Any, Any]] | None:
         """All codes of a block in the order in which it is read, for one token and machines that multiply unsigned
-        bytes of full range: (sub-block, k, a, b), where codes ``4 k .. 4 k + 3`` of a sub-block, raised by ``power``,
-        are ``3 a - b``, each <64 x i8>. None where ``lifted_codes`` does."""
+        bytes of full range: (sub-block, k, a, b), where codes ``4 k .. 4 k + 3`` of a sub-block, times 256, are
+        ``3 a - b``, each <64 x i8>. None where ``lifted_codes`` does."""
         return None
+
+    def weights(self, e: Any, p: Any, shared: Any) -> list[Any]:
+        """What the activations' sums of 16 columns are multiplied by (``sum_tables.weighted``): mins, or scales raised
+        by ``max_scale``; of four sub-blocks each, <64 x i8> unsigned, 16 rows of one sub-block after the other."""
+        raise AttributeError
 
     def signs(self, e: Any, p: Any, s: int) -> Any:
         """For weights ``32 s .. 32 s + 31`` of a block a bit each, 1 for plus: <64 x i8>, four bytes a row."""
@@ -113,6 +125,10 @@ class RaggedFamily(Family):
         if m:
             self.weave = None
 
+    def line(self, s: int, k: int) -> Any:
+        codes = self.fields["ql" if "ql" in self.fields else "qs"]
+        return (s, k) if self.is_tail or codes.kind != "uint" else codes.place(self.sub * s + 4 * k)[0]
+
     def at(self, field: str, byte: int = 0) -> int:
         """Where the units from byte ``byte`` of a field on begin in the panel block."""
         return self.places[self.fields[field].offset + byte]
@@ -133,14 +149,20 @@ class RaggedFamily(Family):
         raw, mask = e.load(p, self.places[byte], "i8x64"), (1 << self.fields[field].bits) - 1
         if shift >= up:
             return e.bytes_lshr(raw, shift - up, mask << up)
-        return e.bytes_shl(e.and_(raw, mask << shift), up - shift)
+        return e.and_(e.bytes_shl(raw, up - shift), mask << up)  # what comes from the byte below is cut off
 
 
 class PlaneFamily(RaggedFamily):
     """Codes that are numbers of field ``qs``, those of a sub-block in one place of their bytes (but in tails)."""
 
-    def power(self, s: int) -> int:
-        return 0 if self.is_tail else self.fields["qs"].place(self.sub * s)[1]
+    def lift(self, s: int, most: int) -> int:
+        """So that all codes of a byte take few different shifts: those of two bits none or, if ``most`` is small, one.
+        """
+        if self.is_tail:
+            return 0
+        bits = int(self.fields["qs"].bits)
+        room = max(1, most // self.max_code).bit_length() - 1
+        return int(self.fields["qs"].place(self.sub * s)[1] % (bits + room // bits * bits))
 
     def numbers(self, e: Any, p: Any, j: int, up: int) -> Any:
         """Codes of weights ``j .. j + 3`` of the block as bits ``up`` and on: <64 x i8>."""
@@ -149,8 +171,8 @@ class PlaneFamily(RaggedFamily):
     def codes(self, e: Any, p: Any, s: int, k: int) -> Any:
         return self.numbers(e, p, self.sub * s + 4 * k, 0)
 
-    def lifted_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
-        return self.numbers(e, p, self.sub * s + 4 * k, self.power(s))
+    def lifted_codes(self, e: Any, p: Any, s: int, k: int, lift: int) -> Any:
+        return self.numbers(e, p, self.sub * s + 4 * k, lift)
 
 
 class FloatFamily:
@@ -192,13 +214,16 @@ def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
     """How block family ``name`` multiplies one token of activations in ``modes`` (one token, many) on a machine.
 
     Of types with few bits a weight one token is bound by arithmetic, not by memory, if it has two terms everywhere; and
-    their weights are so rough that nothing is lost beside them by a second term only where it is worth it. "1t":
-    elsewhere by tables (``sign_tables``), where the machine looks bytes up fast.
+    their weights are so rough that nothing is lost beside them by a second term only where it is worth it. "1s":
+    elsewhere with sums of activations from tables (``sum_tables``). "1t": elsewhere by tables alone (``sign_tables``),
+    where the machine looks bytes up fast.
     """
     fam = family(name)
     coarse = not isinstance(fam, FloatFamily) and 8 * fam.n_bytes < COARSE_BITS * fam.block
     if not coarse or modes != ("2", "1+"):
         return modes[0]
+    if fam.has_weights:
+        return "1s"
     return "1t" if fam.is_signs and machine in TABLE_MACHINES else "1+"
 
 

@@ -29,6 +29,9 @@ SCALES = 4  # the first four alone
 #: Bytes of the tables of one token's 128 columns: see ``sign_tables``.
 TABLES = 576
 
+#: Bytes of the table of one token's 256 columns: see ``sum_tables``.
+SUMS = 64
+
 #: Share of a row's rounding error, the sum of its squared scales, from which 32 columns get a second term in mode "1+".
 LOUD = 0.1
 

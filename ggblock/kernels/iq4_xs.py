@@ -5,6 +5,7 @@ from .iq4_nl import Levels
 
 class IQ4_XS(Levels, RaggedFamily):
     name = "iq4_xs"
+    max_scale = 32
 
     def prepare(self, e, p):
         wide = e.zero("i32x16").type
@@ -20,7 +21,7 @@ class IQ4_XS(Levels, RaggedFamily):
         low = e.and_(e.lshr(low, 4 * (s % 2)), 15)
         high = e.shl(e.and_(e.lshr(high, 2 * s), 3), 4)
         sc = e.b.sub(e.b.or_(low, high), e.const("i32x16", 32))
-        return e.i_to_f32(sc), None
+        return sc, None
 
     def index(self, e, p, s, k):
         return self.planes(e, p, "qs", 32 * s + 4 * k)

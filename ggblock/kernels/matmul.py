@@ -39,7 +39,7 @@ from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families, unpacked
 from .args import arg, larger, smaller, state, word_stride
-from .fields import LOUD, META, N_TOKENS, TABLES, TURN
+from .fields import LOUD, META, N_TOKENS, SUMS, TABLES, TURN
 from .shapes import unit_bytes
 from .shares import START, end_of, first_of, take
 
@@ -79,8 +79,9 @@ def tile(
     ``family`` may name. Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
 
     ``mode``: "1" or "2" terms of int8 activations, "1+" a second in blocks with a scale whose square is more than
-    ``limit``, "1t" the same with ``tables`` (``sign_tables``) for the others of the first ``n_tabled`` blocks, "f"
-    float activations (then at ``q``). ``bias``: address of 16 floats added to every token (zeros where there is none).
+    ``limit``, "1s" and "1t" the same with ``tables`` for the others: a line of ``sum_tables`` for each whole block, or
+    ``sign_tables`` for the first ``n_tabled`` blocks; "f" float activations (then at ``q``). ``bias``: address of 16
+    floats added to every token (zeros where there is none).
     """
     name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
     fam, last = families.family(name), families.tail(name)
@@ -113,10 +114,12 @@ def tile(
 
         zero = e.zero("f32x16")
         carried, begin = [weights, first, second, metas, *[zero] * n_tokens], e.i64(0)
-        if how == "1t":
-            carried = e.loop(begin, n_tabled, 1, carried, lambda i, v: body(i, v, e.at(tables, i, TABLES)))
+        if how in ("1s", "1t"):
+            size = {"1s": SUMS, "1t": TABLES}[how]
+            carried = e.loop(begin, n_tabled, 1, carried, lambda i, v: body(i, v, e.at(tables, i, size)))
             begin = n_tabled
-        carried = e.loop(begin, blocks, 1, carried, body)
+        if how != "1s":  # with a table for each block
+            carried = e.loop(begin, blocks, 1, carried, body)
         sums = block(last, carried) if last else carried[4:]
         _finish(e, sums, out, stride, add, bias_at)
         return c.get_dummy_value()
@@ -189,19 +192,19 @@ def second_part(op, panel, size):
 
 def make_matmul(family: str, one: str, many: str) -> Any:
     """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the modes of ``tile`` for one token, and of
-    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+" and "1t" take activations of two terms, and with "0" one
-    token is left alone: ``sieve`` multiplies it.
+    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+", "1s" and "1t" take activations of two terms, and with
+    "0" one token is left alone: ``sieve`` multiplies it.
 
     Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
     token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
     and bytes from one panel's bias to the next (0 where all share zeros), bytes of a tile of q, of meta,
-    ``sign_tables``, a thread's share of them, blocks that have them (0 where they are not used), a line of ``shares``
+    tables, a thread's share of them, blocks that have them (0 where they are not used), a line of ``shares``
     a thread, the panels that one token takes from them at a time (0: every thread does its own share), room for
     unpacked panels, a thread's share of it, and how many panels a tile takes at a time.
     Split by panels, of many tokens also by tiles, so results do not depend on the number of threads, nor on who took
     which.
     """
-    tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in ("1+", "1t")
+    tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in block_products.MIXED
     fam = families.family(family)
     in_floats = many == "f" or isinstance(fam, families.FloatFamily)
     each_unit = 0 if in_floats else unit_bytes(fam.sub, fam.has_offsets)

@@ -5,7 +5,9 @@ from .families import PlaneFamily
 class Q2_K(PlaneFamily):
     name = "q2_k"
     max_code = 3
+    max_scale = 15
     has_offsets = True
+    has_weights = True
     sub = 16
 
     def prepare(self, e, p):
@@ -16,7 +18,10 @@ class Q2_K(PlaneFamily):
 
     def parts(self, e, p, shared, s):
         both = e.b.zext(shared[1][s], e.zero("i32x16").type)
-        return e.u_to_f32(e.and_(both, 15)), e.u_to_f32(e.lshr(both, 4))
+        return e.and_(both, 15), e.lshr(both, 4)
+
+    def weights(self, e, p, shared):
+        return [e.bytes_lshr(e.load(p, self.at("scales", i), "i8x64"), 4, 15) for i in range(0, 16, 4)]
 
 
 FAMILY = Q2_K()

@@ -7,6 +7,8 @@ class Q3_K(PlaneFamily):
     name = "q3_k"
     max_code = 7
     sub = 16
+    max_scale = 32
+    has_weights = True
     zero = 4.0
 
     def prepare(self, e, p):
@@ -16,16 +18,21 @@ class Q3_K(PlaneFamily):
         high = (e.bytes_shl(e.and_(top, 3), 4), e.bytes_shl(e.and_(top, 12), 2), e.and_(top, 0x30),
                 e.bytes_lshr(top, 2, 0x30))
         scales = [e.b.or_(e.bytes_lshr(low[i % 2], 4 * (i // 2), 15), high[i]) for i in range(4)]
-        return e.half_load(p, self.at("d")), [e.b.sub(sc, e.const("i8x64", 32)) for sc in scales]
+        return e.half_load(p, self.at("d")), scales, [e.b.sub(sc, e.const("i8x64", 32)) for sc in scales]
 
     def whole(self, e, shared):
         return shared[0], None
 
     def parts(self, e, p, shared, s):
-        return e.i_to_f32(e.part(shared[1][s // 4], 16 * (s % 4), 16)), None
+        return e.b.sext(e.part(shared[2][s // 4], 16 * (s % 4), 16), e.zero("i32x16").type), None
 
-    def power(self, s):
-        return min(super().power(s), 4)     # seven times 16 is the most that a byte holds
+    def weights(self, e, p, shared):
+        return shared[1]
+
+    def lift(self, s, most):
+        lift = super().lift(s, most)
+        # what else is a multiple of a shift then needs the same one for two of the third bits
+        return 4 if lift == 0 and s // 2 % 4 == 3 and self.max_code << 4 <= most else lift
 
     def numbers(self, e, p, j, up):
         return e.b.or_(self.planes(e, p, "qs", j, up), self.planes(e, p, "hmask", j, 2 + up))

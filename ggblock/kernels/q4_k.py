@@ -19,6 +19,7 @@ class Q4_K(PlaneFamily):
     name = "q4_k"
     max_code = 15
     has_offsets = True
+    max_scale = 63
 
     def prepare(self, e, p):
         d, dmin = e.half_load(p, self.at("d")), e.half_load(p, self.at("dmin"))
@@ -28,7 +29,8 @@ class Q4_K(PlaneFamily):
         return shared[0]
 
     def parts(self, e, p, shared, s):
-        return tuple(e.u_to_f32(e.part(v[s // 4], 16 * (s % 4), 16)) for v in shared[1])
+        wide = e.zero("i32x16").type
+        return tuple(e.b.zext(e.part(v[s // 4], 16 * (s % 4), 16), wide) for v in shared[1])
 
 
 FAMILY = Q4_K()

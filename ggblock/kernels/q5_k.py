@@ -6,9 +6,6 @@ class Q5_K(Q4_K):
     name = "q5_k"
     max_code = 31
 
-    def power(self, s):
-        return 0        # five bits have no room to stand higher
-
     def numbers(self, e, p, j, up):
         return e.b.or_(self.planes(e, p, "qs", j, up), self.planes(e, p, "qh", j, 4 + up))
 

@@ -6,6 +6,7 @@ class Q6_K(RaggedFamily):
     name = "q6_k"
     max_code = 63
     sub = 16
+    max_scale = 128
     zero = 32.0
 
     def prepare(self, e, p):
@@ -15,7 +16,7 @@ class Q6_K(RaggedFamily):
         return shared[0], None
 
     def parts(self, e, p, shared, s):
-        return e.i_to_f32(shared[1][s]), None
+        return e.b.sext(shared[1][s], e.zero("i32x16").type), None
 
     def codes(self, e, p, s, k):
         j = 16 * s + 4 * k

@@ -14,6 +14,7 @@ TABLE = {
     "gate": ("activations", "make_gate"),
     "copy": ("activations", "make_copy"),
     "tables": ("sign_tables", "make_tables"),
+    "sums": ("sum_tables", "make_sums"),
     "split": ("sieve", "make_split"),
     "upper": ("sieve", "make_upper"),
     "rest": ("sieve", "make_rest"),

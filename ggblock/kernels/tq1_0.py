@@ -32,9 +32,6 @@ class TQ1_0(RaggedFamily):
     def parts(self, e, p, d, s):
         return None, None
 
-    def power(self, s):
-        return 0 if self.is_tail else 8
-
     def walk(self, e, p):
         return None if self.is_tail else self._walk(e, p)
 

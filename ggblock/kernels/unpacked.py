@@ -21,7 +21,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..simd.emit import Emit
-from .block_products import dots, in_floats, shift_of, sum_word
+from .block_products import dots, shift_of, sum_word, together
 from .fields import META
 from .shapes import UNIT_CODES, unit_bytes
 
@@ -82,7 +82,7 @@ def _add(
 
         acc = dots(e, fam, codes, bases, within * groups, tokens, starts)
         for t, before in enumerate(values):
-            value = in_floats(e, [of_one[t] for of_one in acc])
+            value = e.i_to_f32(together(e, [of_one[t] for of_one in acc]))
             if len(scales) > 1:
                 value = b.fmul(value, scale) if before is None else e.fma(value, scale, before)
             values[t] = value

@@ -11,7 +11,7 @@ import pytest
 
 import ggblock
 from ggblock.engine.memory import address, buffer, floats
-from ggblock.engine.plan import Builder, bits_of, round_up, tabled_blocks
+from ggblock.engine.plan import Builder, bits_of, round_up, tabled_blocks, tables_of
 from ggblock.engine.team import Team
 from ggblock.engine.weights import describe, vector
 from ggblock.format.writer import GgufWriter, TensorSpec
@@ -78,8 +78,9 @@ def test_activations_are_written_once_for_each_form(file: ggblock.GgufFile) -> N
 @pytest.mark.parametrize(
     "family, modes, machine, expected",
     [
-        ("q2_k", ("2", "1+"), "avx2", "1+"),
-        ("q3_k+48", ("2", "1+"), "avx512bf16", "1+"),
+        ("q2_k", ("2", "1+"), "avx2", "1s"),
+        ("q3_k+48", ("2", "1+"), "avx512bf16", "1s"),
+        ("tq2_0", ("2", "1+"), "avx512bf16", "1+"),
         ("q2_k", ("2", "2"), "neon", "2"),
         ("q4_k", ("2", "1+"), "avx512", "2"),
         ("f16", ("f", "f"), "avx512", "f"),
@@ -96,6 +97,21 @@ def test_only_types_of_few_bits_save_second_terms(
 
 def test_tables_leave_half_of_a_first_level_of_cache() -> None:
     assert [tabled_blocks(k) for k in (64, 128, 2048, 4096, 8192, 1 << 20)] == [0, 1, 16, 18, 0, 0]
+
+
+def test_tables_of_both_kinds_have_places_of_their_own() -> None:
+    """Matrices of signs and of super-blocks that read the same activations, on several threads."""
+    builder = Builder(("2", "1+"), 3, 1)
+    a = builder.copy(builder.rows(2048))
+    b = builder._activations("i", 2048)
+    places = []
+    for mode in ("1t", "1s"):
+        at, size, n = builder._tables(mode, a, b, b.thread_q, b.thread_meta)
+        begin = at.ctypes.data - b.q2.ctypes.data
+        places.append((begin, begin + 3 * size))
+        assert n == tables_of(mode, 2048)[1]
+    assert [row[0] for row in builder._rows] == ["tables", "sums"]
+    assert 3 * b.thread_q <= places[0][0] < places[0][1] <= places[1][0] < places[1][1] <= b.q2.nbytes
 
 
 def test_a_product_of_the_wrong_width_is_refused(file: ggblock.GgufFile) -> None:

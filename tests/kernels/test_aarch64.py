@@ -29,7 +29,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "activations": (  # sums of codes, for the mins of a weight's block
         [f"{kind}/{modes}" for kind in ("norm", "gate/silu", "gate/gelu", "copy") for modes in (FAST, FINE)]
-        + ["tables"],
+        + ["tables", "sums"],
         [f"{kind}/{EXACT}" for kind in ("norm", "gate/silu", "gate/gelu", "copy")],
     ),
     "attention": (

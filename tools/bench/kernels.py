@@ -146,7 +146,7 @@ def kernel_names(type_name: str, activations: str) -> list[str]:
     is_float = type_name in ("f16", "bf16", "f32")
     one, many = modes_of(activations, is_float)
     way = mode_of_one(type_name, (one, many), host().machine)
-    tables = ["tables"] if way == "1t" else []
+    tables = {"1s": ["sums"], "1t": ["tables"]}.get(way, [])
     return [f"copy/{one}/{many}", *tables, f"matmul/{type_name}/{way}/{many}", "repack", "team", "post"]
 
 

@@ -177,7 +177,9 @@ class Lanes:
         return self.let(f"{a.text} {how} {b.text}", "mask")
 
     def sext(self, a: Value, type_: str) -> Value:
-        """Only of masks of bytes, which are held as 0 and 255 already."""
+        """Of a byte, and of masks of bytes, which are held as 0 and 255 already."""
+        if a.type == "byte":
+            return self._uint(f"((np.int64({a.text}) ^ 128) - 128) & 0xFFFFFFFF", _KINDS.get(str(type_), str(type_)))
         return Value(a.text, "word", a.planar)
 
     def zext(self, a: Value, type_: Any) -> Value:
