@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..blocks import by_name, tails
@@ -21,6 +22,17 @@ FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k"
 PARTED = {"q8_0": "q8_0_parted"}
 
 COARSE_BITS = 3.5   # a weight
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Units (``unpacked``) whose codes are codes of a block times the scales of its sub-blocks, as bytes: a block then
+    has one scale. The names are those of ``Family``."""
+
+    max_code: int
+    signed: bool = False
+    sub: int = 32
+    zero: float = 0.0
 
 
 class Family:
@@ -38,6 +50,7 @@ class Family:
     weave = None        # columns of a few in the order in which ``woven_codes`` has them; its use to one token
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
     has_weights = False # blocks of 16 sub-blocks: ``weights`` says what sums of activations are multiplied by
+    folded = None       # how units may have scales in their codes: a ``Folded``, where ``folded_codes`` are bytes
     is_signs = False    # weights are plus or minus the half at the block's start: ``signs`` says which
 
     def prepare(self, e: Any, p: Any) -> Any:
@@ -99,6 +112,11 @@ class Family:
     def weights(self, e: Any, p: Any, shared: Any) -> list[Any]:
         """What the activations' sums of 16 columns are multiplied by (``sum_tables.weighted``): mins, or scales raised
         by ``max_scale``; of four sub-blocks each, <64 x i8> unsigned, 16 rows of one sub-block after the other."""
+        raise AttributeError
+
+    def folded_codes(self, e: Any, p: Any, shared: Any, s: int) -> list[Any]:
+        """Codes of sub-block ``s`` times its scale, each <64 x i8>, 128 higher where ``folded`` is signed: for machines
+        with a ``signed_bias`` that look bytes up in tables of a row. Signed ones are negative: of ``-whole[0]``."""
         raise AttributeError
 
     def signs(self, e: Any, p: Any, s: int) -> Any:

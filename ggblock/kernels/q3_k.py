@@ -1,12 +1,13 @@
 """Q3_K: 16 sub-blocks of 16; ``d * (sc - 32) * (code - 4)``; the third bit of the codes and the upper two bits of the
 scales are stored apart."""
-from .families import PlaneFamily
+from .families import Folded, PlaneFamily
 
 
 class Q3_K(PlaneFamily):
     name = "q3_k"
     max_code = 7
     sub = 16
+    folded = Folded(max_code=128, signed=True)      # -4 times -32; its negative fits a byte, so all are negative
     max_scale = 32
     has_weights = True
     zero = 4.0
@@ -31,8 +32,25 @@ class Q3_K(PlaneFamily):
 
     def lift(self, s, most):
         lift = super().lift(s, most)
-        # what else is a multiple of a shift then needs the same one for two of the third bits
+        # low bits that need a shift anyway go four bits up: third bits then need fewer different shifts
         return 4 if lift == 0 and s // 2 % 4 == 3 and self.max_code << 4 <= most else lift
+
+    def folded_codes(self, e, p, shared, s):
+        # (4 - code) * t + 128, t = sc - 32: -t times the low two bits and 128 from a table, 4 t where no third bit is
+        b, ones = e.b, e.const("i32x16", 0x01010101)
+        t = b.mul(e.b.zext(e.part(shared[2][s // 4], 16 * (s % 4), 16), ones.type), ones)
+        t, four = e.bitcast(t, "i8x64"), e.bytes_shl(e.and_(e.bitcast(t, "i8x64"), 63), 2)
+        minus = b.sub(e.zero("i8x64"), t)
+        times = b.add(b.and_(minus, e.bytes([0, -1] * 32)), b.and_(b.add(minus, minus), e.bytes([0, 0, -1, -1] * 16)))
+        table, row = b.xor(times, e.const("i8x64", -128)), e.bytes([4 * (i // 4 % 4) for i in range(64)])
+        out = []
+        for k in range(4):
+            j = 16 * s + 4 * k
+            low = e.lookup_rows(table, b.or_(self.planes(e, p, "qs", j), row))
+            third = self.planes(e, p, "hmask", j)
+            without = b.icmp_unsigned("==", third, e.zero("i8x64"))
+            out.append(b.add(low, b.select(without, four, e.zero("i8x64"))))
+        return out
 
     def numbers(self, e, p, j, up):
         return e.b.or_(self.planes(e, p, "qs", j, up), self.planes(e, p, "hmask", j, 2 + up))

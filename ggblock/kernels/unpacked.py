@@ -8,9 +8,13 @@ the machine multiplies, and kernels of super-blocks compile in half the time. G 
 174; AVX2 on the same core: Q4_K 107 and 121, Q6_K 60 and 89, TQ1_0 59 and 124. Types of 32 weights a block gain nothing
 (SmolLM2's Q4_1).
 
+Where codes times the scales of their sub-blocks fit a byte (``families.Folded``) and dot products are one instruction,
+units hold these products, exactly: a block then has one scale, and its sub-blocks of 16 are multiplied together (Q2_K
+126 and 140, Q3_K 147 and 165).
+
 A *unit* is 32 columns of 16 rows: the codes as the machine multiplies them, bytes (8, 16 rows, 4 columns); the scales
-of its sub-blocks, float32 (32 / sub, 16); where the family has offsets, these, of the same shape. What a row lacks in
-its last unit, where it ends in 16 columns, has code, scale and offset zero.
+of its sub-blocks, float32 (32 / sub, 16), or of the block in the first place; where the family has offsets, these, of
+the same shape. What a row lacks in its last unit, where it ends in 16 columns, has code, scale and offset zero.
 """
 
 from __future__ import annotations
@@ -29,21 +33,35 @@ from .shapes import UNIT_CODES, unit_bytes
 def emit_unpack(e: Emit, fam: Any, p: Any, to: Any) -> None:
     """The panel block of ``fam`` at ``p`` as whole units at ``to``."""
     shared, size, each = fam.prepare(e, p), unit_bytes(fam.sub, fam.has_offsets), 32 // fam.sub
-    n_subs, lift = fam.block // fam.sub, _lift(e, fam)
+    n_subs, n_scales = fam.block // fam.sub, 32 // (_folded(e, fam) or fam).sub
     for s in range(-(-n_subs // each) * each):
         unit, within = s // each * size, s % each
         if s < n_subs:
-            scale, offset = fam.complete(e, p, shared, s)
-            scale = e.b.fmul(scale, e.const("f32x16", 2.0**-lift)) if lift else scale
-            codes = [_codes(e, fam, p, s, k) for k in range(fam.sub // 4)]
+            codes, scale, offset = _sub_block(e, fam, p, shared, s)
         else:
-            scale = offset = e.zero("f32x16")
-            codes = [e.zero("i8x64")] * (fam.sub // 4)
+            codes, scale, offset = [e.zero("i8x64")] * (fam.sub // 4), e.zero("f32x16"), e.zero("f32x16")
         for k, value in enumerate(codes):
             e.store(to, unit + 64 * (within * fam.sub // 4 + k), value)
-        e.store(to, unit + UNIT_CODES + 64 * within, scale)
+        if within < n_scales:
+            e.store(to, unit + UNIT_CODES + 64 * within, scale)
         if fam.has_offsets:
             e.store(to, unit + UNIT_CODES + 64 * (each + within), offset)
+
+
+def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int) -> tuple[list[Any], Any, Any]:
+    """(codes, scale, offset) of sub-block ``s`` as units have them; a folded one has the scale of the block."""
+    (scale, offset), folded = fam.complete(e, p, shared, s), _folded(e, fam)
+    if folded:
+        whole = fam.whole(e, shared)[0]
+        return fam.folded_codes(e, p, shared, s), e.b.fneg(whole) if folded.signed else whole, offset
+    lift = _lift(e, fam)
+    scale = e.b.fmul(scale, e.const("f32x16", 2.0**-lift)) if lift else scale
+    return [_codes(e, fam, p, s, k) for k in range(fam.sub // 4)], scale, offset
+
+
+def _folded(e: Emit, fam: Any) -> Any:
+    """How the units of ``fam`` have scales in their codes, or None: where dot products are what takes time."""
+    return fam.folded if e.machine.lookup_rows else None
 
 
 def _lift(e: Emit, fam: Any) -> int:
@@ -97,9 +115,9 @@ def emit_unit(
     e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: list[Any]
 ) -> list[Any]:
     """The unit at ``p`` against ``tokens`` tokens; returns the new sums. ``mode``: "1", "2" or "1+" (``matmul``)."""
-    each = 32 // fam.sub
-    scales = [e.load(p, UNIT_CODES + 64 * i, "f32x16") for i in range(each)]
-    add = partial(_add, e, fam, p, meta=meta, tokens=tokens, sums=sums)
+    each, unit = 32 // fam.sub, _folded(e, fam) or fam
+    scales = [e.load(p, UNIT_CODES + 64 * i, "f32x16") for i in range(32 // unit.sub)]
+    add = partial(_add, e, unit, p, meta=meta, tokens=tokens, sums=sums)
     if mode == "1+":  # a negative scale says that there is a second term, to all tokens of the tile
         loud = e.b.icmp_signed("<", e.load(meta, 0, "i32"), ir.Constant(ir.IntType(32), 0))
         louder = [e.b.fneg(scale) for scale in scales]

@@ -246,6 +246,12 @@ class Emit:
         assert self.machine.lookup64, self.machine.name
         return self.machine.lookup64(self.b, table, index)
 
+    def lookup_rows(self, table: Any, index: Any) -> Any:
+        """``table[index]`` within each 16 of 64 bytes, four rows of 4 bytes; an index is below 16. Not on every
+        machine."""
+        assert self.machine.lookup_rows, self.machine.name
+        return self.machine.lookup_rows(self.b, table, index)
+
     def dot_us(self, acc: Any, u: Any, s: Any) -> Any:
         return self.machine.dot_us(self.b, acc, u, s)
 

@@ -93,6 +93,10 @@ def _avx512_lookup64(b: Any, table: Any, index: Any) -> Any:
     return b.call(declare(b, "llvm.x86.avx512.permvar.qi.512", V8, [V8, V8]), [table, index])
 
 
+def _avx512_lookup_rows(b: Any, table: Any, index: Any) -> Any:
+    return b.call(declare(b, "llvm.x86.avx512.pshuf.b.512", V8, [V8, V8]), [table, index])
+
+
 def _avxvnni_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
     v8, v32 = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
     f = declare(b, "llvm.x86.avx512.vpdpbusd.256", v32, [v32, v8, v8])  # AVX-VNNI selects the same intrinsic
@@ -207,6 +211,8 @@ class Machine:
     dot_bf16: Callable[[Any, Any, Any, Any], Any] | None = None
     #: looks bytes up in one table of 64 that is not known before it runs, in one instruction
     lookup64: Callable[[Any, Any, Any], Any] | None = None
+    #: looks bytes up in four tables of 16, one for each quarter of a register, not known before it runs
+    lookup_rows: Callable[[Any, Any, Any], Any] | None = None
 
     @property
     def tile_tokens(self) -> int:
@@ -219,8 +225,9 @@ def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, 
 
 
 _AVX512 = Machine(
-    "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 16
-)
+    "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 16,
+    lookup_rows=_avx512_lookup_rows,
+)  # fmt: skip
 
 MACHINES = {
     "avx512bf16": replace(_AVX512, name="avx512bf16", dot_bf16=_avx512_bf16, lookup64=_avx512_lookup64),
