@@ -26,17 +26,11 @@ from ..simd.vec import (
     MACHINE,
     fma,
     lane_at,
-    lanes_of,
-    less,
     load,
-    max_of,
     rolled,
-    select,
     splat,
     store,
-    sum_of,
     vexp2,
-    vmax,
     zero,
 )
 from . import attention_bf16, attention_q8_0, shapes
@@ -45,9 +39,9 @@ from .attention_q8_0 import write_query
 from .fields import N_TOKENS, POSITION, TURN
 from .shapes import CHUNK, KEYS, MICRO_ROWS
 from .shares import START, end_of, first_of, take
+from .softmax import MASKED, make_online
 
 F = "f32x16"
-MASKED = np.float32(-3.0e38)
 PANELS = 2  # panels of a micro-tile when many tokens are processed; one token: 2 and 4 were 30 % slower than 1
 
 
@@ -129,7 +123,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
     ``cache`` is that of the KV cache or "bf16", what ``attention_bf16`` made of it."""
     padded = shapes.padded(size)
     if cache == "q8_0":
-        return _online(padded * 4, rows, block_keys, *attention_q8_0.make_products(size, rows, block_keys, many))
+        return make_online(padded * 4, rows, block_keys, *attention_q8_0.make_products(size, rows, block_keys, many))
     width = 4 if cache == "f32" else 2
     each = 2 if cache == "bf16" else 1  # numbers a lane
     panel_bytes, key_step, row_bytes, value_step, score_bytes = (
@@ -226,56 +220,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                         far,
                     )
 
-    return _online(row_bytes, rows, block_keys, scores, gather, each == 2)
-
-
-def _online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any, short: bool = False) -> Any:
-    """The block around its two products: masks, and the softmax that goes on from block to block. ``short``: weights
-    are left as bfloat16, at the head of their rows."""
-    score_bytes = block_keys * 4
-
-    @inline
-    def block(q, keys, values, first, n_keys, o, m, l, p, low, high, masked):
-        # keys: the panel that holds position ``first`` (a multiple of 16); values: position ``first``
-        # row r sees positions low[r] .. high[r] - 1 (int32 arrays); ``masked``: whether any row sees less than all
-        scores(q, keys, n_keys, p)
-        for r in range(rolled(rows)):
-            row = p + r * score_bytes
-            best = splat(MASKED, F)
-            if masked:
-                lo, hi = splat(load(low + 4 * r, "i32"), "i32x16"), splat(load(high + 4 * r, "i32"), "i32x16")
-                for j in range(0, n_keys, 16):
-                    at = lanes_of("i32x16") + splat(np.int32(first + j), "i32x16")
-                    s = select(less(at, hi), load(row + 4 * j, F), splat(MASKED, F))
-                    s = select(less(at, lo), splat(MASKED, F), s)
-                    store(row + 4 * j, s)
-                    best = vmax(best, s)
-            else:
-                for j in range(0, n_keys, 16):
-                    best = vmax(best, load(row + 4 * j, F))
-            before = load(m + 4 * r, "f32")
-            now = larger(before, max_of(best))
-            total = zero(F)
-            shift = splat(now, F)
-            for j in range(0, n_keys, 16):
-                w = vexp2(load(row + 4 * j, F) - shift)
-                if short:
-                    store(row + 2 * j, attention_bf16.rounded(w))
-                else:
-                    store(row + 4 * j, w)
-                total = total + w
-            if now > before:
-                alpha = lane_at(vexp2(splat(np.float32(before - now), F)), 0)
-                if before <= MASKED:
-                    alpha = np.float32(0)
-                store(m + 4 * r, np.float32(now))
-                store(l + 4 * r, np.float32(load(l + 4 * r, "f32") * alpha))
-                for d in range(0, rolled(row_bytes), 64):
-                    store(o + r * row_bytes + d, load(o + r * row_bytes + d, F) * splat(alpha, F))
-            store(l + 4 * r, np.float32(load(l + 4 * r, "f32") + sum_of(total)))
-        gather(p, values, n_keys, o)
-
-    return block
+    return make_online(row_bytes, rows, block_keys, scores, gather, each == 2)
 
 
 def make_attention(group: str, size: str, cache: str, products: str = "f32") -> Any:

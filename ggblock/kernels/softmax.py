@@ -1,0 +1,151 @@
+"""The online softmax of a block of keys, up to eight query rows at once, between the two products of ``attention``.
+
+What is one number a row, its maximum and its sum, is a lane of a vector of eight: the rows' vectors of 16 keys are
+reduced together, and nothing waits for a comparison of single numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.core.extending import intrinsic
+
+from ..simd.emit import Emit
+from ..simd.jit import inline
+from ..simd.machines import joined
+from ..simd.vec import (
+    MACHINE,
+    emit_exp2,
+    emit_max,
+    lanes_of,
+    less,
+    load,
+    rolled,
+    select,
+    splat,
+    stack,
+    store,
+    tree,
+    vexp2,
+    vmax,
+    zero,
+)
+from . import attention_bf16
+from .shapes import MICRO_ROWS
+
+F = "f32x16"
+MASKED = np.float32(-3.0e38)
+ALPHAS = 64 * MICRO_ROWS  # behind a vector a row: what the earlier sum of each row is multiplied by
+ROOM = ALPHAS + 4 * MICRO_ROWS
+
+
+def reduced(e: Emit, rows: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
+    """Eight <16 x float> as <8 x float>: what the lanes of each combine to, in the same order on every machine.
+
+    In every four lanes neighbours of two rows are put side by side, then pairs of four rows; then fours are combined.
+    """
+    fours = [i // 4 * 4 for i in range(16)]
+    neighbours = [at + i % 4 // 2 + 16 * (i % 2) for i, at in enumerate(fours)]
+    pairs = [at + i % 2 + 16 * (i % 4 // 2) for i, at in enumerate(fours)]
+    for order in (neighbours, pairs):
+        both = [joined(e.b, list(two)) for two in zip(rows[::2], rows[1::2], strict=True)]
+        rows = [combine(e.shuffle(v, order), e.shuffle(v, [i + 2 for i in order])) for v in both]
+    both, halves = joined(e.b, rows), [i % 8 + 16 * (i // 8) for i in range(16)]
+    last = combine(e.shuffle(both, halves), e.shuffle(both, [i + 8 for i in halves]))
+    quarters = [i % 4 + 8 * (i // 4) for i in range(8)]
+    return combine(e.shuffle(last, quarters), e.shuffle(last, [i + 4 for i in quarters]))
+
+
+def _rows(e: Emit, room: Any, n: int) -> list[Any]:
+    """The vectors of ``n`` rows; of the last one again where eight are wanted."""
+    rows = [e.load(room, 64 * r, F) for r in range(n)]
+    return rows + rows[-1:] * (MICRO_ROWS - n)
+
+
+@intrinsic(prefer_literal=True)
+def advance(typingctx, room, m, rows):
+    """The maxima ``m`` of ``rows`` rows, float32, raised to those of the vectors at ``room``, behind which is written
+    by how much their earlier sums shrink. Returns whether any does."""
+    n = rows.literal_value
+
+    def codegen(c, b, s, a):
+        e = Emit(b, MACHINE)
+        before, few = e.load(a[1], 0, "f32x8"), e.const("f32x8", MASKED)
+        now = emit_max(e, reduced(e, _rows(e, a[0], n), partial(emit_max, e)), before)
+        # a row that saw nothing yet has a sum that means nothing
+        alphas = b.select(b.fcmp_ordered("<=", before, few), e.zero("f32x8"), emit_exp2(e, b.fsub(before, now)))
+        e.store(a[1], 0, now)
+        e.store(a[0], ALPHAS, alphas)
+        grown = b.zext(b.fcmp_ordered(">", now, before), e.zero("i32x8").type)
+        return b.icmp_signed("!=", tree(e, grown, b.or_), e.const("i32", 0))
+
+    return types.boolean(types.int64, types.int64, rows), codegen
+
+
+@intrinsic(prefer_literal=True)
+def add_up(typingctx, room, l, rows):
+    """``l`` of ``rows`` rows, float32: shrunk as ``advance`` says, and the sums of the vectors at ``room`` added."""
+    n = rows.literal_value
+
+    def codegen(c, b, s, a):
+        e = Emit(b, MACHINE)
+        sums = reduced(e, _rows(e, a[0], n), b.fadd)
+        e.store(a[1], 0, e.fma(e.load(a[1], 0, "f32x8"), e.load(a[0], ALPHAS, "f32x8"), sums))
+        return c.get_dummy_value()
+
+    return types.void(types.int64, types.int64, rows), codegen
+
+
+def make_online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any, short: bool = False) -> Any:
+    """The block around its two products: masks, and the softmax that goes on from block to block. ``short``: weights
+    are left as bfloat16, at the head of their rows."""
+    score_bytes = block_keys * 4
+    assert rows <= MICRO_ROWS
+
+    @inline
+    def block(q, keys, values, first, n_keys, o, m, l, p, low, high, masked):
+        # keys: the panel that holds position ``first`` (a multiple of 16); values: position ``first``
+        # row r sees positions low[r] .. high[r] - 1 (int32 arrays); ``masked``: whether any row sees less than all
+        # m, l: float32 (MICRO_ROWS), whatever the number of rows
+        scores(q, keys, n_keys, p)
+        room = stack(ROOM)
+        for r in range(rolled(rows)):
+            row = p + r * score_bytes
+            best = splat(MASKED, F)
+            if masked:
+                lo, hi = splat(load(low + 4 * r, "i32"), "i32x16"), splat(load(high + 4 * r, "i32"), "i32x16")
+                for j in range(0, n_keys, 16):
+                    at = lanes_of("i32x16") + splat(np.int32(first + j), "i32x16")
+                    s = select(less(at, hi), load(row + 4 * j, F), splat(MASKED, F))
+                    s = select(less(at, lo), splat(MASKED, F), s)
+                    store(row + 4 * j, s)
+                    best = vmax(best, s)
+            else:
+                for j in range(0, n_keys, 16):
+                    best = vmax(best, load(row + 4 * j, F))
+            store(room + 64 * r, best)
+        shrinks = advance(room, m, rows)
+        for r in range(rolled(rows)):
+            row = p + r * score_bytes
+            shift, total = splat(load(m + 4 * r, "f32"), F), zero(F)
+            for j in range(0, n_keys, 16):
+                w = vexp2(load(row + 4 * j, F) - shift)
+                if short:
+                    store(row + 2 * j, attention_bf16.rounded(w))
+                else:
+                    store(row + 4 * j, w)
+                total = total + w
+            store(room + 64 * r, total)
+        add_up(room, l, rows)
+        if shrinks:
+            for r in range(rolled(rows)):
+                alpha = splat(load(room + ALPHAS + 4 * r, "f32"), F)
+                for d in range(0, rolled(row_bytes), 64):
+                    store(o + r * row_bytes + d, load(o + r * row_bytes + d, F) * alpha)
+        gather(p, values, n_keys, o)
+
+    return block
