@@ -261,7 +261,8 @@ def _scaled_once(
 ) -> Any:  # fmt: skip
     """A block whose sub-blocks share factors, against one token: these are applied once, to what the sub-blocks add up
     to, and K-quants are a quarter faster. So are the powers of two of lifted codes: Q2_K a tenth. So is what a type
-    takes off its codes, and sub-blocks of 16 are added up before the activations' scale is applied.
+    takes off its codes, and sub-blocks of 16 are added up before the activations' scale is applied. Scales are
+    multiplied as whole numbers where 32 bits hold the result. ``table``: as of ``_block_one``.
     """
     b, zero, each = e.b, _zero(e, fam), max(1, 32 // fam.sub)
     sums: dict[int, Any] = {}  # by the bits by which they stand higher
@@ -283,16 +284,15 @@ def _scaled_once(
                 value, x = dot, meta.sum(fam, s, first_term)
                 alike = x if alike is None else b.fadd(alike, x)
                 continue
+            if table is None and (zero or offset is not None):
+                weight = e.i_to_f32(scale if zero else offset)
+                offsets = e.fma(weight, e.splat(meta.sum(fam, s, first_term)), offsets)
             if whole_numbers:
                 product = b.mul(dot, scale)
                 value = product if value is None else b.add(value, product)
             else:
                 dot, scale = e.i_to_f32(dot), e.i_to_f32(scale)
                 value = b.fmul(dot, scale) if value is None else e.fma(dot, scale, value)
-            if table is None and (zero or offset is not None):
-                factor = scale if zero else offset
-                factor = e.i_to_f32(factor) if factor.type.element == I32 else factor
-                offsets = e.fma(factor, e.splat(meta.sum(fam, s, first_term)), offsets)
         d = e.splat(meta.scale(first * fam.sub // 32))
         value = e.i_to_f32(value) if value.type.element == I32 else value
         lift = products.lifts[first]

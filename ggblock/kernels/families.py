@@ -62,8 +62,9 @@ class Family:
         return None
 
     def parts(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
-        """(scale, offset) of sub-block ``s``, each <16 x float>, without the factors of ``whole``. Where offset is
-        None, a weight is ``(code - zero) * scale``; scale may be None, which is one, if ``whole`` has a factor."""
+        """(scale, offset) of sub-block ``s``, each <16 x float>; where there are factors of all (``whole``), without
+        these, as whole numbers <16 x i32>. Where offset is None, a weight is ``(code - zero) * scale``; scale may be
+        None, which is one, if ``whole`` has a factor."""
         raise AttributeError
 
     def complete(self, e: Any, p: Any, shared: Any, s: int) -> tuple[Any, Any]:
@@ -90,8 +91,8 @@ class Family:
         return e.b.xor(self.codes(e, p, s, k), e.const("i8x64", -128))
 
     def line(self, s: int, k: int) -> Any:
-        """What names the line of memory from which the codes ``codes(s, k)`` come; those that share it are made
-        together."""
+        """What names the line of memory from which ``codes(s, k)`` come, or most of their bits: one token multiplies
+        the codes that share one together (``block_products``)."""
         return s, k
 
     def lift(self, s: int, most: int) -> int:
