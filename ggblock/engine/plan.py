@@ -53,10 +53,10 @@ def tabled_blocks(k: int) -> int:
 
 
 def tables_of(mode: str, k: int) -> tuple[str, int, int]:
-    """(kernel, how many, bytes) of the tables of one token's ``k`` activations in ``mode``: "1s" or "1t"."""
-    if mode == "1s":
-        return "sums", k // 256, k // 256 * fields.SUMS
-    return "tables", tabled_blocks(k), tabled_blocks(k) * fields.TABLES
+    """(kernel, how many, bytes) of the tables of one token's ``k`` activations in a mode of ``fields.TABLED``."""
+    kernel, size = fields.TABLED[mode]
+    n = k // 256 if mode == "1s" else tabled_blocks(k)
+    return kernel, n, n * size
 
 
 def round_up(n: int, to: int) -> int:
@@ -170,7 +170,7 @@ class Builder:
             k32 = round_up(k, 256)
             size = 4 if form == "f" else 1
             thread_q, thread_meta = round_up(k32 * size, 64) + 64, fields.META * fields.word_stride(k32 // 32)
-            tables = sum(n_bytes for _, _, n_bytes in (tables_of(mode, k) for mode in ("1t", "1s")))
+            tables = sum(n_bytes for _, _, n_bytes in (tables_of(mode, k) for mode in fields.TABLED))
             n_q = max(self.capacity * k32 * size, self.n_threads * (thread_q + tables))
             n_meta = max(self.capacity * k32 // 32 * fields.META * 4, self.n_threads * thread_meta)
             empty = buffer(64)
@@ -251,7 +251,7 @@ class Builder:
             self.keep.append(bias)
         one = mode_of_one(w.family, modes, host().machine) if self.place == "cpu" else modes[0]
         one = "0" if w.is_parted else one
-        tables = self._tables(one, a, b, thread_q, thread_meta) if one in ("1s", "1t") else (0, 0, 0)
+        tables = self._tables(one, a, b, thread_q, thread_meta) if one in fields.TABLED else (0, 0, 0)
         self._row(
             f"matmul/{w.family}/{one}/{modes[1]}",
             fields.NEVER,

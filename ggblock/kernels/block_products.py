@@ -7,14 +7,16 @@ are multiplied is in ``unpacked``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from ..simd.emit import I32, Emit, llvm_type
+from ..simd.vec import emit_max
 from . import families, sign_tables, sum_tables
+from .fields import TABLED
 
 #: Modes of one token in which a second term of activations counts in some blocks: see ``matmul``.
-MIXED = ("1+", "1s", "1t")
+MIXED = ("1+", *TABLED)
 
 _NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to
 
@@ -271,10 +273,7 @@ def _scaled_once(
     most = 127 * (257 if len(bases) > 1 else 1) * products.max_code * fam.sub * each * fam.max_scale
     whole_numbers = most < 2**31 and (not zero or table is not None)
     if table is not None:
-        offsets = sum_tables.weighted(e, fam.weights(e, p, shared), table)
-        if zero:
-            raised = e.b.fmul(e.load(table, sum_tables.SUM, "f32"), e.const("f32", -fam.max_scale))
-            offsets = e.b.fadd(offsets, e.splat(raised))
+        offsets = sum_tables.weighted(e, fam.weights(e, p, shared), table, fam.max_scale if zero else 0)
     for first in range(0, fam.block // fam.sub, each):
         value = None
         for s in range(first, min(first + each, fam.block // fam.sub)):
@@ -308,11 +307,11 @@ def _scaled_once(
 
 def _loud(e: Emit, fam: Any, meta: Words, sums: Any, limit: Any) -> Any:
     """Whether the square of a scale of one token's activations of the block is more than ``limit``."""
-    b, peak = e.b, e.load(sums, sum_tables.PEAK, "f32") if sums else None
-    for k in range(0 if sums else -(-fam.block // 32)):
-        d = meta.scale(k)
-        peak = d if peak is None else b.select(b.fcmp_ordered(">", d, peak), d, peak)
-    return b.fcmp_ordered(">", b.fmul(peak, peak), limit)
+    if sums:
+        peak = e.load(sums, sum_tables.PEAK, "f32")
+    else:
+        peak = reduce(lambda peak, d: emit_max(e, d, peak), map(meta.scale, range(-(-fam.block // 32))))
+    return e.b.fcmp_ordered(">", e.b.fmul(peak, peak), limit)
 
 
 def block(

@@ -32,6 +32,9 @@ TABLES = 576
 #: Bytes of the table of one token's 256 columns: see ``sum_tables``.
 SUMS = 64
 
+#: Modes of one token (``matmul``) that read tables of its activations: the kernel that writes these, bytes of a table.
+TABLED = {"1s": ("sums", SUMS), "1t": ("tables", TABLES)}
+
 #: Share of a row's rounding error, the sum of its squared scales, from which 32 columns get a second term in mode "1+".
 LOUD = 0.1
 

@@ -39,7 +39,7 @@ from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families, unpacked
 from .args import arg, larger, smaller, state, word_stride
-from .fields import LOUD, META, N_TOKENS, SUMS, TABLES, TURN
+from .fields import LOUD, META, N_TOKENS, TABLED, TURN
 from .shapes import unit_bytes
 from .shares import START, end_of, first_of, take
 
@@ -114,8 +114,8 @@ def tile(
 
         zero = e.zero("f32x16")
         carried, begin = [weights, first, second, metas, *[zero] * n_tokens], e.i64(0)
-        if how in ("1s", "1t"):
-            size = {"1s": SUMS, "1t": TABLES}[how]
+        if how in TABLED:
+            size = TABLED[how][1]
             carried = e.loop(begin, n_tabled, 1, carried, lambda i, v: body(i, v, e.at(tables, i, size)))
             begin = n_tabled
         if how != "1s":  # with a table for each block

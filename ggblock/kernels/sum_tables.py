@@ -74,14 +74,17 @@ def _table(e: Emit, words: list[Any], to: Any) -> None:
     e.store(to, PEAK, tree(e, scales, largest))
 
 
-def weighted(e: Emit, weights: list[Any], table: Any) -> Any:
+def weighted(e: Emit, weights: list[Any], table: Any, raised: int = 0) -> Any:
     """The sums of 16 sub-blocks, each times a weight of every row: <16 x float>. ``weights``: those of four sub-blocks
     each, <64 x i8>, at most 127 (255 where the machine takes unsigned bytes of full range), a sub-block's 16 rows after
-    the other's."""
+    the other's; by how much they are raised is taken off again."""
     upper = lower = e.zero("i32x16")
     for i, four in enumerate(weights):
         rows = e.shuffle(four, [16 * (k % 4) + k // 4 for k in range(64)])
         upper = e.dot_us(upper, rows, e.bytes4(table, 4 * i))
         lower = e.dot_us(lower, rows, e.bytes4(table, 16 + 4 * i))
     (whole,) = e.pin([e.b.add(e.shl(upper, 8), lower)])  # now: LLVM would keep what it is made of until it is used
-    return e.b.fmul(e.i_to_f32(whole), e.splat_load(table, SCALE, "f32"))
+    sums = e.b.fmul(e.i_to_f32(whole), e.splat_load(table, SCALE, "f32"))
+    if not raised:
+        return sums
+    return e.b.fadd(sums, e.splat(e.b.fmul(e.load(table, SUM, "f32"), e.const("f32", -raised))))

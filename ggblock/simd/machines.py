@@ -89,12 +89,9 @@ def _avx512_bf16(b: Any, acc: Any, x: Any, y: Any) -> Any:
     return b.call(f, [acc, b.bitcast(x, pairs), b.bitcast(y, pairs)])
 
 
-def _avx512_lookup64(b: Any, table: Any, index: Any) -> Any:
-    return b.call(declare(b, "llvm.x86.avx512.permvar.qi.512", V8, [V8, V8]), [table, index])
-
-
-def _avx512_lookup_rows(b: Any, table: Any, index: Any) -> Any:
-    return b.call(declare(b, "llvm.x86.avx512.pshuf.b.512", V8, [V8, V8]), [table, index])
+def _of_bytes(name: str) -> Callable[[Any, Any, Any], Any]:
+    """The function ``name`` of two vectors of 64 bytes."""
+    return lambda b, x, y: b.call(declare(b, name, V8, [V8, V8]), [x, y])
 
 
 def _avxvnni_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
@@ -226,11 +223,16 @@ def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, 
 
 _AVX512 = Machine(
     "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 16,
-    lookup_rows=_avx512_lookup_rows,
+    lookup_rows=_of_bytes("llvm.x86.avx512.pshuf.b.512"),
 )  # fmt: skip
 
 MACHINES = {
-    "avx512bf16": replace(_AVX512, name="avx512bf16", dot_bf16=_avx512_bf16, lookup64=_avx512_lookup64),
+    "avx512bf16": replace(
+        _AVX512,
+        name="avx512bf16",
+        dot_bf16=_avx512_bf16,
+        lookup64=_of_bytes("llvm.x86.avx512.permvar.qi.512"),
+    ),
     "avx512": _AVX512,
     "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8, pins=True),
     "avx2": Machine(

@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ggblock
 from ggblock import blocks
 from ggblock.engine.plan import Builder
-from ggblock.engine.weights import describe
-from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels import fields, sum_tables
 
 from .harness import MODES, Product, assert_close, matrix, team
+from .test_activations import stored
 
 
 def tables_of(x: np.ndarray, n_threads: int, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,18 +52,16 @@ def test_sums_are_rounded_to_a_step_of_the_largest(n_threads: int, tmp_path: Pat
 def test_mins_alone(scale: float, tmp_path: Path) -> None:
     """Codes of zero: what is left of Q2_K is mins times sums, whatever the size of the activations."""
     block, rng = blocks.by_name("q2_k"), np.random.default_rng(2)
-    raw = rng.integers(0, 256, (40 * 4, block.block_bytes), dtype=np.uint8)
+    raw = rng.integers(0, 256, (40, 4, block.block_bytes), dtype=np.uint8)
     places = {f.name: slice(f.offset, f.end) for f in block.layout}
-    raw[:, places["qs"]] = 0
+    raw[..., places["qs"]] = 0
     for name in ("d", "dmin"):
-        raw[:, places[name]] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
-    with GgufWriter(tmp_path / "w", {"general.architecture": "none"}, [TensorSpec("w", "q2_k", (40, 1024))]) as writer:
-        writer.write("w", raw.reshape(40, -1))
-    mins = np.repeat((raw[:, places["scales"]] >> 4).astype(np.float64) / 2, 16, axis=1).reshape(40, 1024)
+        raw[..., places[name]] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
+    mins = np.repeat((raw[..., places["scales"]] >> 4).astype(np.float64) / 2, 16, axis=2).reshape(40, 1024)
     steps = rng.integers(-126, 127, 1024)
     steps[::32] = 127
     x = (steps * np.float64(np.float32(scale))).astype(np.float32)[None]
-    product = Product(describe(ggblock.open(tmp_path / "w").tensors["w"]), MODES["two_mixed"], 2, 1)
+    product = Product(stored(tmp_path, "q2_k", raw, "mins"), MODES["two_mixed"], 2, 1)
     expected = -(x.astype(np.float64) @ mins.T)
     sums = np.abs(x.astype(np.float64).reshape(4, 16, 16).sum(2)).max(1) / 32512 / 2
     bound = (mins.reshape(40, 4, 256).sum(2) / 16) @ sums

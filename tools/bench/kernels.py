@@ -141,12 +141,13 @@ def modes_of(activations: str, is_float: bool) -> tuple[str, str]:
 def kernel_names(type_name: str, activations: str) -> list[str]:
     """What measuring a type will need."""
     from ggblock.kernels.families import mode_of_one
+    from ggblock.kernels.fields import TABLED
     from ggblock.simd.host import host
 
     is_float = type_name in ("f16", "bf16", "f32")
     one, many = modes_of(activations, is_float)
     way = mode_of_one(type_name, (one, many), host().machine)
-    tables = {"1s": ["sums"], "1t": ["tables"]}.get(way, [])
+    tables = [TABLED[way][0]] if way in TABLED else []
     return [f"copy/{one}/{many}", *tables, f"matmul/{type_name}/{way}/{many}", "repack", "team", "post"]
 
 
