@@ -54,8 +54,8 @@ def tabled_blocks(k: int) -> int:
 
 def tables_of(mode: str, k: int) -> tuple[str, int, int]:
     """(kernel, how many, bytes) of the tables of one token's ``k`` activations in a mode of ``fields.TABLED``."""
-    kernel, size = fields.TABLED[mode]
-    n = k // 256 if mode == "1s" else tabled_blocks(k)
+    kernel, columns, size = fields.TABLED[mode]
+    n = tabled_blocks(k) if mode == "1t" else k // columns
     return kernel, n, n * size
 
 
@@ -294,9 +294,10 @@ class Builder:
 
     def _tables(self, one: str, a: Activations, b: _Buffers, thread_q: int, thread_meta: int) -> tuple[Any, int, int]:
         """(tables of one token's activations in mode ``one``, a thread's share, how many), behind the threads' second
-        terms, those of signs first; their row is written once."""
+        terms, each kind in a place of its own; their row is written once."""
         kernel, n, size = tables_of(one, a.k)
-        before = tables_of("1t", a.k)[2] if one == "1s" else 0
+        modes = list(fields.TABLED)
+        before = sum(tables_of(mode, a.k)[2] for mode in modes[: modes.index(one)])
         at = b.q2[self.n_threads * (b.thread_q + before) :]
         if n and (self.place, kernel) not in a.emitted:
             a.emitted.add((self.place, kernel))

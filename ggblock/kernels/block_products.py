@@ -12,11 +12,11 @@ from typing import Any
 
 from ..simd.emit import I32, Emit, llvm_type
 from ..simd.vec import emit_max
-from . import families, sign_tables, sum_tables
-from .fields import TABLED
+from . import families, sign_tables, sum_tables, words
 
 #: Modes of one token in which a second term of activations counts in some blocks: see ``matmul``.
-MIXED = ("1+", *TABLED)
+MIXED = ("1+", "1s", "1t")
+RAISED = 128.0  # what makes unsigned bytes of signed codes
 
 _NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to
 
@@ -109,18 +109,19 @@ def _block_first(e: Emit, fam: Any, p: Any, q: Any, meta: Words, table: Any, tot
 
 def _block_one(
     e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Words, total: Any, first_term: bool = False,
-    table: Any = None,
+    table: Any = None, wide: Any = None,
 ) -> Any:  # fmt: skip
     """One panel block of a quantized family against one token, whose terms are at ``bases``; returns the new sum.
     ``first_term``: what is added up are the sums of the first term of two. ``table``: they are there (``sum_tables``).
+    ``wide``: both terms are there (``words``).
     """
     if fam.weave:
         bases = tuple(_woven(e, fam, base) for base in bases)
     shared = fam.prepare(e, p)
     whole = fam.whole(e, shared)
     if whole:
-        return _scaled_once(e, fam, p, bases, meta, total, shared, whole, first_term, table)
-    zero, products = _zero(e, fam), _Dots(e, fam, p, bases)
+        return _scaled_once(e, fam, p, bases, meta, total, shared, whole, first_term, table, wide)
+    zero, products = RAISED if wide else _zero(e, fam), _Dots(e, fam, p, bases, wide)
     for s in range(fam.block // fam.sub):
         scale, offset = fam.parts(e, p, shared, s)
         dot, d = e.i_to_f32(products[s]), e.splat(meta.scale(s * fam.sub // 32))
@@ -146,15 +147,16 @@ def _woven(e: Emit, fam: Any, base: Any) -> Any:
 
 class _Dots:
     """Dot products of the sub-blocks of a panel block with one token, whose terms are at ``bases``: each when it is
-    asked for, or with others whose codes come from the same lines.
+    asked for, or with others whose codes come from the same lines. ``wide``: both terms as ``words``, for codes that are
+    raised.
 
     Memory is read forward, so loads of codes are fenced (see ``matmul``). All codes of a line are multiplied when it is
     there if registers hold the sums of all its sub-blocks: where four have a line a tenth to a third is won, GB/s from
     cache of one core of Zen 4: Q2_K 35 and 38, TQ2_0 30 and 42; on AVX2 Q2_K 18.5 and 21.6.
     """
 
-    def __init__(self, e: Emit, fam: Any, p: Any, bases: tuple[Any, ...]) -> None:
-        self._e, self._fam, self._p, self._bases = e, fam, p, bases
+    def __init__(self, e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], wide: Any = None) -> None:
+        self._e, self._fam, self._p, self._bases, self._wide = e, fam, p, bases, wide
         self._groups, subs = fam.sub // 4, range(fam.block // fam.sub)
         #: bits by which the dot products of a sub-block stand higher
         self.lifts = [0 if fam.signed or fam.weave else fam.lift(s, self._most()) for s in subs]
@@ -204,12 +206,23 @@ class _Dots:
         return fam.lifted_codes(e, p, s, k, self.lifts[s])
 
     def _alone(self, s: int) -> Any:
+        if self._wide:
+            return self._alone_by_words(s)
+
         def codes(k: int) -> Any:
             self._fence(k)
             return self._codes(s, k)
 
         products = dots(self._e, self._fam, codes, self._bases, s * self._groups, 1, max_code=self.max_code)
         return together(self._e, [of_one[0] for of_one in products])
+
+    def _alone_by_words(self, s: int) -> Any:
+        e, fam, acc = self._e, self._fam, self._e.zero("i32x16")
+        for k in range(self._groups):
+            self._fence(k)
+            codes = fam.raised_codes(e, self._p, s, k)
+            (acc,) = e.pin([words.dot(e, acc, codes, self._wide, 8 * (s * self._groups + k))])
+        return acc
 
     def _by_lines(self) -> Iterator[dict[int, Any]]:
         e, fam, narrow = self._e, self._fam, self._e.machine.narrow
@@ -259,17 +272,17 @@ def together(e: Emit, terms: list[Any]) -> Any:
 
 def _scaled_once(
     e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Words, total: Any, shared: Any, whole: Any,
-    first_term: bool, table: Any,
+    first_term: bool, table: Any, wide: Any,
 ) -> Any:  # fmt: skip
     """A block whose sub-blocks share factors, against one token: these are applied once, to what the sub-blocks add up
     to, and K-quants are a quarter faster. So are the powers of two of lifted codes: Q2_K a tenth. So is what a type
     takes off its codes, and sub-blocks of 16 are added up before the activations' scale is applied. Scales are
-    multiplied as whole numbers where 32 bits hold the result. ``table``: as of ``_block_one``.
+    multiplied as whole numbers where 32 bits hold the result. ``table``, ``wide``: as of ``_block_one``.
     """
-    b, zero, each = e.b, _zero(e, fam), max(1, 32 // fam.sub)
+    b, zero, each = e.b, RAISED if wide else _zero(e, fam), max(1, 32 // fam.sub)
     sums: dict[int, Any] = {}  # by the bits by which they stand higher
     offsets, alike = e.zero("f32x16"), None  # alike: sum of the activations where all scales are one
-    products = _Dots(e, fam, p, bases)
+    products = _Dots(e, fam, p, bases, wide)
     most = 127 * (257 if len(bases) > 1 else 1) * products.max_code * fam.sub * each * fam.max_scale
     whole_numbers = most < 2**31 and (not zero or table is not None)
     if table is not None:
@@ -320,6 +333,8 @@ def block(
     """One panel block of a quantized family against one token; returns the new sum. ``table``: of its columns, where
     they have one."""
     if mode not in MIXED:
+        if mode == "2w":
+            return _block_one(e, fam, p, (q, q2), meta, total, wide=table)
         return _block_one(e, fam, p, (q, q2)[: int(mode[0])], meta, total)
     signs, sums = (table if mode == of else None for of in ("1t", "1s"))
     (total,) = e.choose(

@@ -115,10 +115,12 @@ def tile(
         zero = e.zero("f32x16")
         carried, begin = [weights, first, second, metas, *[zero] * n_tokens], e.i64(0)
         if how in TABLED:
-            size = TABLED[how][1]
-            carried = e.loop(begin, n_tabled, 1, carried, lambda i, v: body(i, v, e.at(tables, i, size)))
-            begin = n_tabled
-        if how != "1s":  # with a table for each block
+            columns, size = TABLED[how][1:]
+            n = n_tabled if how == "1t" else blocks  # others have tables for all
+            at = fam.block // columns * size
+            carried = e.loop(begin, n, 1, carried, lambda i, v: body(i, v, e.at(tables, i, at)))
+            begin = n
+        if how == "1t" or how not in TABLED:
             carried = e.loop(begin, blocks, 1, carried, body)
         sums = block(last, carried) if last else carried[4:]
         _finish(e, sums, out, stride, add, bias_at)

@@ -127,6 +127,17 @@ def _avx2_widen(b: Any, acc: Any, pairs: Any) -> Any:
     return b.add(acc, joined(b, sums))
 
 
+def _avx2_words(b: Any, acc: Any, u: Any, even: Any, odd: Any) -> Any:
+    v16, v32 = ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+    add = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
+    parts = []
+    for a, x, y, z in zip(_slices(b, acc, 2), _slices(b, u, 2), _slices(b, even, 2), _slices(b, odd, 2), strict=True):
+        pairs = b.bitcast(x, v16)
+        a = b.add(a, b.call(add, [b.and_(pairs, _constant(v16, 255)), b.bitcast(y, v16)]))
+        parts.append(b.add(a, b.call(add, [b.lshr(pairs, _constant(v16, 8)), b.bitcast(z, v16)])))
+    return joined(b, parts)
+
+
 def _avx2_ss(b: Any, acc: Any, w: Any, s: Any) -> Any:
     # |w| * (sign(w) * s): |-128| is 128 as an unsigned byte, and 128 * 127 * 2 still fits int16
     v8, v16, v32 = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
@@ -206,6 +217,9 @@ class Machine:
     #: (add, widen) where products of small codes may first be summed in int16 lanes, or None
     narrow: tuple[Callable[..., Any], Callable[..., Any]] | None = None
     dot_bf16: Callable[[Any, Any, Any, Any], Any] | None = None
+    #: ``dot_words``, where that is faster than two terms of bytes times signed bytes of full range: 16 lanes of int32
+    #: plus the products of four unsigned bytes with int16, the even ones' and the odd ones'
+    dot_words: Callable[[Any, Any, Any, Any, Any], Any] | None = None
     #: looks bytes up in one table of 64 that is not known before it runs, in one instruction
     lookup64: Callable[[Any, Any, Any], Any] | None = None
     #: looks bytes up in four tables of 16, one for each quarter of a register, not known before it runs
@@ -236,7 +250,8 @@ MACHINES = {
     "avx512": _AVX512,
     "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8, pins=True),
     "avx2": Machine(
-        "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen)
+        "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen),
+        dot_words=_avx2_words,
     ),
     "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4),
     "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, False, False),

@@ -23,7 +23,7 @@ from ggblock.kernels.families import mode_of_one
 def file(tmp_path: Path) -> ggblock.GgufFile:
     rng = np.random.default_rng(2)
     path = tmp_path / "w.gguf"
-    specs = [TensorSpec("a", "f32", (40, 64)), TensorSpec("b", "q8_0", (24, 64)), TensorSpec("v", "f16", (50,))]
+    specs = [TensorSpec("a", "f32", (40, 64)), TensorSpec("b", "q4_0", (24, 64)), TensorSpec("v", "f16", (50,))]
     with GgufWriter(path, {"general.architecture": "none"}, specs) as writer:
         for spec in specs:
             values = rng.standard_normal(spec.shape).astype(np.float32)
@@ -60,8 +60,8 @@ def test_activations_are_written_once_for_each_form(file: ggblock.GgufFile) -> N
     builder.barrier()
     assert [row[0] for row in builder._rows] == [
         "norm/2/1",
-        "matmul/q8_0/2/1",
-        "matmul/q8_0/2/1",
+        "matmul/q4_0/2/1",
+        "matmul/q4_0/2/1",
         "norm/f/f",
         "matmul/f32/f/f",
     ]
@@ -72,7 +72,7 @@ def test_activations_are_written_once_for_each_form(file: ggblock.GgufFile) -> N
         fields.BATCH,
         fields.ALWAYS,
     ]
-    assert builder.kernel_names() == ["norm/2/1", "matmul/q8_0/2/1", "norm/f/f", "matmul/f32/f/f"]
+    assert builder.kernel_names() == ["norm/2/1", "matmul/q4_0/2/1", "norm/f/f", "matmul/f32/f/f"]
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,14 @@ def test_activations_are_written_once_for_each_form(file: ggblock.GgufFile) -> N
         ("q1_0", ("2", "1+"), "avx512bf16", "1t"),
         ("q1_0", ("2", "1+"), "avx512", "1+"),
         ("q1_0", ("2", "2"), "avx512bf16", "2"),
+        ("q8_0", ("2", "1+"), "avx2", "2w"),
+        ("iq4_xs+32", ("2", "2"), "avx2", "2w"),
+        ("q8_0", ("2", "1+"), "avxvnni", "2"),
+        ("q4_0", ("2", "1+"), "avx2", "2"),
+        ("q8_0", ("1", "1"), "avx2", "1"),
     ],
 )
-def test_only_types_of_few_bits_save_second_terms(
+def test_how_one_token_is_multiplied_depends_on_type_and_machine(
     family: str, modes: tuple[str, str], machine: str, expected: str
 ) -> None:
     assert mode_of_one(family, modes, machine) == expected
@@ -99,19 +104,20 @@ def test_tables_leave_half_of_a_first_level_of_cache() -> None:
     assert [tabled_blocks(k) for k in (64, 128, 2048, 4096, 8192, 1 << 20)] == [0, 1, 16, 18, 0, 0]
 
 
-def test_tables_of_both_kinds_have_places_of_their_own() -> None:
-    """Matrices of signs and of super-blocks that read the same activations, on several threads."""
+def test_tables_of_each_kind_have_places_of_their_own() -> None:
+    """Matrices of signs, of super-blocks and of signed codes that read the same activations, on several threads."""
     builder = Builder(("2", "1+"), 3, 1)
     a = builder.copy(builder.rows(2048))
     b = builder._activations("i", 2048)
     places = []
-    for mode in ("1t", "1s"):
+    for mode in ("1t", "1s", "2w"):
         at, size, n = builder._tables(mode, a, b, b.thread_q, b.thread_meta)
         begin = at.ctypes.data - b.q2.ctypes.data
         places.append((begin, begin + 3 * size))
         assert n == tables_of(mode, 2048)[1]
-    assert [row[0] for row in builder._rows] == ["tables", "sums"]
-    assert 3 * b.thread_q <= places[0][0] < places[0][1] <= places[1][0] < places[1][1] <= b.q2.nbytes
+    assert [row[0] for row in builder._rows] == ["tables", "sums", "words"]
+    edges = [3 * b.thread_q, *(edge for place in sorted(places) for edge in place), b.q2.nbytes]
+    assert edges == sorted(edges) and all(begin < end for begin, end in places)
 
 
 def test_a_product_of_the_wrong_width_is_refused(file: ggblock.GgufFile) -> None:

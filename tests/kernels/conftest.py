@@ -12,7 +12,9 @@ import llvmlite.binding as llvm
 from ggblock.simd.host import MACHINES, _runs_on, host
 
 #: What is compiled anew for another machine: one type for each way in which codes, scales and offsets are found.
-TYPES = ("q4_0", "q5_0", "q8_0", "q3_k", "q4_k", "q6_k", "iq4_nl", "nvfp4", "q1_0", "q2_0", "tq1_0", "iq2_xs", "f16")
+TYPES = (
+    "q4_0", "q5_0", "q8_0", "q3_k", "q4_k", "q6_k", "iq4_nl", "iq4_xs", "nvfp4", "q1_0", "q2_0", "tq1_0", "iq2_xs", "f16",
+)  # fmt: skip
 
 SELECTED = (
     "test_vec or quantized_copy or test_sieve or (test_attention and 3x2x64) or "
