@@ -147,8 +147,8 @@ def _woven(e: Emit, fam: Any, base: Any) -> Any:
 
 class _Dots:
     """Dot products of the sub-blocks of a panel block with one token, whose terms are at ``bases``: each when it is
-    asked for, or with others whose codes come from the same lines. ``wide``: both terms as ``words``, for codes that are
-    raised.
+    asked for, or with others whose codes come from the same lines. ``wide``: both terms as ``words``, for codes that
+    are raised.
 
     Memory is read forward, so loads of codes are fenced (see ``matmul``). All codes of a line are multiplied when it is
     there if registers hold the sums of all its sub-blocks: where four have a line a tenth to a third is won, GB/s from

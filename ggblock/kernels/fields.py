@@ -35,8 +35,8 @@ SUMS = 64
 #: Bytes of 32 columns of one token as whole numbers of 16 bits: see ``words``.
 WORDS = 64
 
-#: Modes of one token (``matmul``) that read tables of its activations: the kernel that writes these, columns of a table,
-#: and its bytes.
+#: Modes of one token (``matmul``) that read tables of its activations: the kernel that writes these, columns of a
+#: table, and its bytes.
 TABLED = {"1s": ("sums", 256, SUMS), "1t": ("tables", 128, TABLES), "2w": ("words", 32, WORDS)}
 
 #: Share of a row's rounding error, the sum of its squared scales, from which 32 columns get a second term in mode "1+".

@@ -61,7 +61,7 @@ def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int) -> tuple[list[Any
 
 def _folded(e: Emit, fam: Any) -> Any:
     """How the units of ``fam`` have scales in their codes, or None: where dot products are what takes time."""
-    return fam.folded if e.machine.lookup_rows else None
+    return fam.folded if e.machine.lookup_rows and e.machine.signed_bias else None
 
 
 def _lift(e: Emit, fam: Any) -> int:

@@ -22,8 +22,8 @@ TILE_TOKENS = {"avx512bf16": 8, "avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4,
 #: Machines that multiply pairs of bfloat16: attention over many tokens uses it (``kernels.attention_bf16``).
 BF16_MACHINES = ("avx512bf16",)
 
-#: Machines that look up bytes in tables of 64: ``kernels.sign_tables``.
-TABLE_MACHINES = ("avx512bf16",)
+#: Machines that look up bytes in tables faster than they multiply single bits: ``kernels.sign_tables``.
+TABLE_MACHINES = ("avx512bf16", "avx512", "avx2")
 
 #: Machines that multiply signed codes of full range faster by activations of 16 bits: ``kernels.words``.
 WORD_MACHINES = ("avx2",)

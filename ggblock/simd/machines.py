@@ -197,6 +197,12 @@ def _table_by_bits(b: Any, table: Sequence[int], index: Any) -> Any:
     return values[0]
 
 
+def _avx2_rows(b: Any, table: Any, index: Any) -> Any:
+    v8 = ir.VectorType(I8, 32)
+    f = declare(b, "llvm.x86.avx2.pshuf.b", v8, [v8, v8])
+    return joined(b, [b.call(f, pair) for pair in zip(_slices(b, table, 2), _slices(b, index, 2), strict=True)])
+
+
 _avx2_lookup = _table_shuffle("llvm.x86.avx2.pshuf.b", 32)
 
 
@@ -251,7 +257,7 @@ MACHINES = {
     "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8, pins=True),
     "avx2": Machine(
         "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen),
-        dot_words=_avx2_words,
+        dot_words=_avx2_words, lookup_rows=_avx2_rows,
     ),
     "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4),
     "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, False, False),

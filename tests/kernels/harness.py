@@ -160,9 +160,10 @@ def terms_of(w: Weight, modes: tuple[str, str], n_tokens: int) -> int:
 def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.ndarray | float:
     """(n_tokens, n_rows): what tables may round off a product of one token; 0 where none are used.
 
-    ``kernels.sign_tables``: a sum of four is off by half a step of its 32 columns, which is 1/127 of their largest sum
-    of four magnitudes. ``kernels.sum_tables``: a sum of 16 is off by half a step, 1/32,512 of the largest in its 256
-    columns; it is multiplied by a min, or a scale times what is taken off the codes, and ``size`` is never less."""
+    ``kernels.sign_tables``: a sum of four is off by half a step of its 32 columns (128 where tables have 16 bytes),
+    which is 1/127 of their largest sum of four magnitudes. ``kernels.sum_tables``: a sum of 16 is off by half a step,
+    1/32,512 of the largest in its 256 columns; it is multiplied by a min, or a scale times what is taken off the codes,
+    and ``size`` is never less."""
     mode = mode_of_one(w.family, modes, MACHINE.name)
     if len(x) > 1 or mode not in ("1s", "1t"):
         return 0.0
@@ -172,9 +173,10 @@ def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.
         weights = m.size[:, : 256 * n].reshape(len(m.size), n, 16, 16).min(3).sum(2)
         return (weights @ (steps / 2))[None]
     whole = tabled_blocks(x.shape[1]) * 128
-    fours = np.abs(x[:, :whole].astype(np.float64)).reshape(1, -1, 8, 4).sum(3).max(2)
+    each = 32 if MACHINE.lookup64 else 128
+    fours = np.abs(x[:, :whole].astype(np.float64)).reshape(1, -1, each // 4, 4).sum(3).max(2)
     a_column = np.zeros(x.shape)
-    a_column[:, :whole] = np.repeat(fours / 127 / 2 / 4, 32, axis=1)
+    a_column[:, :whole] = np.repeat(fours / 127 / 2 / 4, each, axis=1)
     return a_column @ np.abs(m.exact).T
 
 
