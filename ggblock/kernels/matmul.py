@@ -80,8 +80,9 @@ def tile(
 
     ``mode``: "1" or "2" terms of int8 activations, "1+" a second in blocks with a scale whose square is more than
     ``limit``, "1s" and "1t" the same with ``tables`` for the others: a line of ``sum_tables`` for each whole block, or
-    ``sign_tables`` for the first ``n_tabled`` blocks; "f" float activations (then at ``q``). ``bias``: address of 16
-    floats added to every token (zeros where there is none).
+    ``sign_tables`` for the first ``n_tabled`` blocks; "2w" both terms from ``tables``, one of ``words`` for each 32
+    columns; "f" float activations (then at ``q``). ``bias``: address of 16 floats added to every token (zeros where
+    there is none).
     """
     name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
     fam, last = families.family(name), families.tail(name)
@@ -194,8 +195,8 @@ def second_part(op, panel, size):
 
 def make_matmul(family: str, one: str, many: str) -> Any:
     """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the modes of ``tile`` for one token, and of
-    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+", "1s" and "1t" take activations of two terms, and with
-    "0" one token is left alone: ``sieve`` multiplies it.
+    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+", "1s", "1t" and "2w" take activations of two terms, and
+    with "0" one token is left alone: ``sieve`` multiplies it.
 
     Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
     token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
