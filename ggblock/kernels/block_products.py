@@ -12,7 +12,8 @@ from typing import Any
 
 from ..simd.emit import I32, Emit, llvm_type
 from ..simd.vec import emit_max
-from . import families, sign_tables, sum_tables, words
+from . import families, sign_tables, sum_tables
+from . import wide as wide_terms
 
 #: Modes of one token in which a second term of activations counts in some blocks: see ``matmul``.
 MIXED = ("1+", "1s", "1t")
@@ -113,7 +114,7 @@ def _block_one(
 ) -> Any:  # fmt: skip
     """One panel block of a quantized family against one token, whose terms are at ``bases``; returns the new sum.
     ``first_term``: what is added up are the sums of the first term of two. ``table``: they are there (``sum_tables``).
-    ``wide``: both terms are there (``words``).
+    ``wide``: both terms are there (``wide``).
     """
     if fam.weave:
         bases = tuple(_woven(e, fam, base) for base in bases)
@@ -121,7 +122,8 @@ def _block_one(
     whole = fam.whole(e, shared)
     if whole:
         return _scaled_once(e, fam, p, bases, meta, total, shared, whole, first_term, table, wide)
-    zero, products = RAISED if wide else _zero(e, fam), _Dots(e, fam, p, bases, wide)
+    products = _Dots(e, fam, p, bases, wide)
+    zero = products.zero
     for s in range(fam.block // fam.sub):
         scale, offset = fam.parts(e, p, shared, s)
         dot, d = e.i_to_f32(products[s]), e.splat(meta.scale(s * fam.sub // 32))
@@ -147,7 +149,7 @@ def _woven(e: Emit, fam: Any, base: Any) -> Any:
 
 class _Dots:
     """Dot products of the sub-blocks of a panel block with one token, whose terms are at ``bases``: each when it is
-    asked for, or with others whose codes come from the same lines. ``wide``: both terms as ``words``, for codes that
+    asked for, or with others whose codes come from the same lines. ``wide``: both terms as of ``wide``, for codes that
     are raised.
 
     Memory is read forward, so loads of codes are fenced (see ``matmul``). All codes of a line are multiplied when it is
@@ -158,6 +160,7 @@ class _Dots:
     def __init__(self, e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], wide: Any = None) -> None:
         self._e, self._fam, self._p, self._bases, self._wide = e, fam, p, bases, wide
         self._groups, subs = fam.sub // 4, range(fam.block // fam.sub)
+        self.zero = RAISED if wide else _zero(e, fam)  # what is taken off a code as it is multiplied
         #: bits by which the dot products of a sub-block stand higher
         self.lifts = [0 if fam.signed or fam.weave else fam.lift(s, self._most()) for s in subs]
         self.max_code = 255 if fam.signed else max(fam.max_code << lift for lift in self.lifts)
@@ -207,7 +210,7 @@ class _Dots:
 
     def _alone(self, s: int) -> Any:
         if self._wide:
-            return self._alone_by_words(s)
+            return self._alone_wide(s)
 
         def codes(k: int) -> Any:
             self._fence(k)
@@ -216,12 +219,12 @@ class _Dots:
         products = dots(self._e, self._fam, codes, self._bases, s * self._groups, 1, max_code=self.max_code)
         return together(self._e, [of_one[0] for of_one in products])
 
-    def _alone_by_words(self, s: int) -> Any:
+    def _alone_wide(self, s: int) -> Any:
         e, fam, acc = self._e, self._fam, self._e.zero("i32x16")
         for k in range(self._groups):
             self._fence(k)
             codes = fam.raised_codes(e, self._p, s, k)
-            (acc,) = e.pin([words.dot(e, acc, codes, self._wide, 8 * (s * self._groups + k))])
+            (acc,) = e.pin([wide_terms.dot(e, acc, codes, self._wide, 8 * (s * self._groups + k))])
         return acc
 
     def _by_lines(self) -> Iterator[dict[int, Any]]:
@@ -279,10 +282,10 @@ def _scaled_once(
     takes off its codes, and sub-blocks of 16 are added up before the activations' scale is applied. Scales are
     multiplied as whole numbers where 32 bits hold the result. ``table``, ``wide``: as of ``_block_one``.
     """
-    b, zero, each = e.b, RAISED if wide else _zero(e, fam), max(1, 32 // fam.sub)
+    b, each, products = e.b, max(1, 32 // fam.sub), _Dots(e, fam, p, bases, wide)
+    zero = products.zero
     sums: dict[int, Any] = {}  # by the bits by which they stand higher
     offsets, alike = e.zero("f32x16"), None  # alike: sum of the activations where all scales are one
-    products = _Dots(e, fam, p, bases, wide)
     most = 127 * (257 if len(bases) > 1 else 1) * products.max_code * fam.sub * each * fam.max_scale
     whole_numbers = most < 2**31 and (not zero or table is not None)
     if table is not None:
@@ -333,9 +336,7 @@ def block(
     """One panel block of a quantized family against one token; returns the new sum. ``table``: of its columns, where
     they have one."""
     if mode not in MIXED:
-        if mode == "2w":
-            return _block_one(e, fam, p, (q, q2), meta, total, wide=table)
-        return _block_one(e, fam, p, (q, q2)[: int(mode[0])], meta, total)
+        return _block_one(e, fam, p, (q, q2)[: int(mode[0])], meta, total, wide=table if mode == "2w" else None)
     signs, sums = (table if mode == of else None for of in ("1t", "1s"))
     (total,) = e.choose(
         _loud(e, fam, meta, sums, limit),

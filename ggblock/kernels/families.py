@@ -13,7 +13,7 @@ from typing import Any
 
 from ..blocks import by_name, tails
 from ..format import panels
-from ..simd.host import TABLE_MACHINES, WORD_MACHINES
+from ..simd.host import TABLE_MACHINES, WIDE_MACHINES
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
             "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
@@ -235,12 +235,12 @@ def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
     Of types with few bits a weight one token is bound by arithmetic, not by memory, if it has two terms everywhere; and
     their weights are so rough that nothing is lost beside them by a second term only where it is worth it. "1s":
     elsewhere with sums of activations from tables (``sum_tables``). "1t": elsewhere by tables alone (``sign_tables``),
-    where the machine looks bytes up fast. "2w": two terms as one number of 16 bits (``words``), where that is faster.
+    where the machine looks bytes up fast. "2w": two terms as one number of 16 bits (``wide``), where that is faster.
     """
     fam = family(name)
     if modes[0] != "2" or isinstance(fam, FloatFamily):
         return modes[0]
-    if fam.signed and machine in WORD_MACHINES:
+    if fam.signed and machine in WIDE_MACHINES:
         return "2w"
     if 8 * fam.n_bytes >= COARSE_BITS * fam.block or modes[1] != "1+":
         return modes[0]

@@ -32,12 +32,12 @@ TABLES = 576
 #: Bytes of the table of one token's 256 columns: see ``sum_tables``.
 SUMS = 64
 
-#: Bytes of 32 columns of one token as whole numbers of 16 bits: see ``words``.
-WORDS = 64
+#: Bytes of 32 columns of one token as whole numbers of 16 bits: see ``wide``.
+WIDE = 64
 
 #: Modes of one token (``matmul``) that read tables of its activations: the kernel that writes these, columns of a
 #: table, and its bytes.
-TABLED = {"1s": ("sums", 256, SUMS), "1t": ("tables", 128, TABLES), "2w": ("words", 32, WORDS)}
+TABLED = {"1s": ("sums", 256, SUMS), "1t": ("tables", 128, TABLES), "2w": ("wide", 32, WIDE)}
 
 #: Share of a row's rounding error, the sum of its squared scales, from which 32 columns get a second term in mode "1+".
 LOUD = 0.1

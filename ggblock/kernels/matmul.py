@@ -80,7 +80,7 @@ def tile(
 
     ``mode``: "1" or "2" terms of int8 activations, "1+" a second in blocks with a scale whose square is more than
     ``limit``, "1s" and "1t" the same with ``tables`` for the others: a line of ``sum_tables`` for each whole block, or
-    ``sign_tables`` for the first ``n_tabled`` blocks; "2w" both terms from ``tables``, one of ``words`` for each 32
+    ``sign_tables`` for the first ``n_tabled`` blocks; "2w" both terms from ``tables``, one of ``wide`` for each 32
     columns; "f" float activations (then at ``q``). ``bias``: address of 16 floats added to every token (zeros where
     there is none).
     """
@@ -201,8 +201,8 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
     token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
     and bytes from one panel's bias to the next (0 where all share zeros), bytes of a tile of q, of meta,
-    tables, a thread's share of them, blocks that have them (0 where they are not used), a line of ``shares``
-    a thread, the panels that one token takes from them at a time (0: every thread does its own share), room for
+    tables, a thread's share of them, how many (mode "1t": so many blocks have one), a line of ``shares`` a thread,
+    the panels that one token takes from them at a time (0: every thread does its own share), room for
     unpacked panels, a thread's share of it, and how many panels a tile takes at a time.
     Split by panels, of many tokens also by tiles, so results do not depend on the number of threads, nor on who took
     which.

@@ -15,7 +15,7 @@ TABLE = {
     "copy": ("activations", "make_copy"),
     "tables": ("sign_tables", "make_tables"),
     "sums": ("sum_tables", "make_sums"),
-    "words": ("words", "make_words"),
+    "wide": ("wide", "make_wide"),
     "split": ("sieve", "make_split"),
     "upper": ("sieve", "make_upper"),
     "rest": ("sieve", "make_rest"),

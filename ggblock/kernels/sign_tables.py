@@ -88,10 +88,10 @@ def _columns(e: Emit, terms: tuple[Any, ...], meta: Any, to: Any, units: range) 
         table = e.shuffle(e.bitcast(table, "i8x64"), entry)
         table = table if e.machine.lookup64 else b.xor(table, e.const("i8x64", -128))
         e.store(to, 128 * units[0] + 64 * half, table)
+    step = b.fmul(peak, e.const("f32", 1 / 127))
+    for scale in scales:  # NaN stays NaN, which the largest of several need not be
+        step = b.fadd(step, b.fmul(scale, e.const("f32", 0.0)))
     for unit in units:
-        step = b.fmul(peak, e.const("f32", 1 / 127))
-        for scale in scales:  # NaN stays NaN, which the largest of several need not be
-            step = b.fadd(step, b.fmul(scale, e.const("f32", 0.0)))
         e.store(to, SCALES + 4 * unit, step)
 
 

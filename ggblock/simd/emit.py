@@ -258,11 +258,11 @@ class Emit:
     def dot_ss(self, acc: Any, w: Any, s: Any) -> Any:
         return self.machine.dot_ss(self.b, acc, w, s)
 
-    def dot_words(self, acc: Any, u: Any, even: Any, odd: Any) -> Any:
+    def dot_wide(self, acc: Any, u: Any, even: Any, odd: Any) -> Any:
         """int32 lanes plus the products of four unsigned bytes with int16: of bytes 0 and 2 with the pair of a lane of
         ``even``, of 1 and 3 with that of ``odd`` (<16 x i32>). Not on every machine."""
-        assert self.machine.dot_words, self.machine.name
-        return self.machine.dot_words(self.b, acc, u, even, odd)
+        assert self.machine.dot_wide, self.machine.name
+        return self.machine.dot_wide(self.b, acc, u, even, odd)
 
     # --- control flow
     def choose(self, condition: Any, then: Callable[[], list[Any]], otherwise: Callable[[], list[Any]]) -> list[Any]:

@@ -25,8 +25,8 @@ BF16_MACHINES = ("avx512bf16",)
 #: Machines that look up bytes in tables faster than they multiply single bits: ``kernels.sign_tables``.
 TABLE_MACHINES = ("avx512bf16", "avx512", "avx2")
 
-#: Machines that multiply signed codes of full range faster by activations of 16 bits: ``kernels.words``.
-WORD_MACHINES = ("avx2",)
+#: Machines that multiply signed codes of full range faster by activations of 16 bits: ``kernels.wide``.
+WIDE_MACHINES = ("avx2",)
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 _BF16 = ("avx512bf16", "avx512vbmi")  # both, but in Cooper Lake

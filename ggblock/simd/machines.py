@@ -127,7 +127,7 @@ def _avx2_widen(b: Any, acc: Any, pairs: Any) -> Any:
     return b.add(acc, joined(b, sums))
 
 
-def _avx2_words(b: Any, acc: Any, u: Any, even: Any, odd: Any) -> Any:
+def _avx2_wide(b: Any, acc: Any, u: Any, even: Any, odd: Any) -> Any:
     v16, v32 = ir.VectorType(I16, 16), ir.VectorType(I32, 8)
     add = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
     parts = []
@@ -176,16 +176,20 @@ def _portable(signed: bool) -> Callable[[Any, Any, Any, Any], Any]:
     return dot
 
 
-def _table_shuffle(name: str, width: int) -> Callable[[Any, Sequence[int], Any], Any]:
-    """A table lookup by an instruction that looks bytes up inside each 16 of ``width`` bytes."""
+def _by_sixteens(name: str, width: int) -> Callable[[Any, Any, Any], Any]:
+    """A lookup in four tables by an instruction that looks bytes up inside each 16 of ``width`` bytes."""
 
-    def lookup(b: Any, table: Sequence[int], index: Any) -> Any:
-        t = ir.VectorType(I8, width)
+    def lookup(b: Any, table: Any, index: Any) -> Any:
+        t, n = ir.VectorType(I8, width), 64 // width
         f = declare(b, name, t, [t, t])
-        values = ir.Constant(t, list(table) * (width // 16))
-        return joined(b, [b.call(f, [values, i]) for i in _slices(b, index, 64 // width)])
+        return joined(b, [b.call(f, pair) for pair in zip(_slices(b, table, n), _slices(b, index, n), strict=True)])
 
     return lookup
+
+
+def _in_one_table(by_sixteens: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Sequence[int], Any], Any]:
+    """A lookup in a constant table of 16 bytes."""
+    return lambda b, table, index: by_sixteens(b, ir.Constant(V8, list(table) * 4), index)
 
 
 def _table_by_bits(b: Any, table: Sequence[int], index: Any) -> Any:
@@ -197,13 +201,9 @@ def _table_by_bits(b: Any, table: Sequence[int], index: Any) -> Any:
     return values[0]
 
 
-def _avx2_rows(b: Any, table: Any, index: Any) -> Any:
-    v8 = ir.VectorType(I8, 32)
-    f = declare(b, "llvm.x86.avx2.pshuf.b", v8, [v8, v8])
-    return joined(b, [b.call(f, pair) for pair in zip(_slices(b, table, 2), _slices(b, index, 2), strict=True)])
-
-
-_avx2_lookup = _table_shuffle("llvm.x86.avx2.pshuf.b", 32)
+_avx512_rows = _by_sixteens("llvm.x86.avx512.pshuf.b.512", 64)
+_avx2_rows = _by_sixteens("llvm.x86.avx2.pshuf.b", 32)
+_neon_rows = _by_sixteens("llvm.aarch64.neon.tbl1.v16i8", 16)
 
 
 @dataclass(frozen=True)
@@ -223,9 +223,9 @@ class Machine:
     #: (add, widen) where products of small codes may first be summed in int16 lanes, or None
     narrow: tuple[Callable[..., Any], Callable[..., Any]] | None = None
     dot_bf16: Callable[[Any, Any, Any, Any], Any] | None = None
-    #: ``dot_words``, where that is faster than two terms of bytes times signed bytes of full range: 16 lanes of int32
+    #: ``dot_wide``, where that is faster than two terms of bytes times signed bytes of full range: 16 lanes of int32
     #: plus the products of four unsigned bytes with int16, the even ones' and the odd ones'
-    dot_words: Callable[[Any, Any, Any, Any, Any], Any] | None = None
+    dot_wide: Callable[[Any, Any, Any, Any, Any], Any] | None = None
     #: looks bytes up in one table of 64 that is not known before it runs, in one instruction
     lookup64: Callable[[Any, Any, Any], Any] | None = None
     #: looks bytes up in four tables of 16, one for each quarter of a register, not known before it runs
@@ -242,8 +242,8 @@ def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, 
 
 
 _AVX512 = Machine(
-    "avx512", _avx512_us, _via_us(_avx512_us), _table_shuffle("llvm.x86.avx512.pshuf.b.512", 64), 128, 16,
-    lookup_rows=_of_bytes("llvm.x86.avx512.pshuf.b.512"),
+    "avx512", _avx512_us, _via_us(_avx512_us), _in_one_table(_avx512_rows), 128, 16,
+    lookup_rows=_avx512_rows,
 )  # fmt: skip
 
 MACHINES = {
@@ -254,11 +254,11 @@ MACHINES = {
         lookup64=_of_bytes("llvm.x86.avx512.permvar.qi.512"),
     ),
     "avx512": _AVX512,
-    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _avx2_lookup, 128, 8, pins=True),
+    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _in_one_table(_avx2_rows), 128, 8, pins=True),
     "avx2": Machine(
-        "avx2", _avx2_us, _avx2_ss, _avx2_lookup, 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen),
-        dot_words=_avx2_words, lookup_rows=_avx2_rows,
+        "avx2", _avx2_us, _avx2_ss, _in_one_table(_avx2_rows), 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen),
+        dot_wide=_avx2_wide, lookup_rows=_avx2_rows,
     ),
-    "neon": Machine("neon", _neon, _neon, _table_shuffle("llvm.aarch64.neon.tbl1.v16i8", 16), 0, 4),
+    "neon": Machine("neon", _neon, _neon, _in_one_table(_neon_rows), 0, 4),
     "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, False, False),
 }

@@ -116,7 +116,7 @@ def test_tables_of_each_kind_have_places_of_their_own() -> None:
         begin = at.ctypes.data - b.q2.ctypes.data
         places.append((begin, begin + 3 * size))
         assert n == tables_of(mode, 2048)[1]
-    assert [row[0] for row in builder._rows] == ["tables", "sums", "words"]
+    assert [row[0] for row in builder._rows] == ["tables", "sums", "wide"]
     edges = [3 * b.thread_q, *(edge for place in sorted(places) for edge in place), b.q2.nbytes]
     assert edges == sorted(edges) and all(begin < end for begin, end in places)
 

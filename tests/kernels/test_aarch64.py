@@ -30,7 +30,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
     "activations": (  # sums of codes, for the mins of a weight's block
         [f"{kind}/{modes}" for kind in ("norm", "gate/silu", "gate/gelu", "copy") for modes in (FAST, FINE)]
         + ["tables"],
-        [f"{kind}/{EXACT}" for kind in ("norm", "gate/silu", "gate/gelu", "copy")] + ["sums", "words"],
+        [f"{kind}/{EXACT}" for kind in ("norm", "gate/silu", "gate/gelu", "copy")] + ["sums", "wide"],
     ),
     "attention": (
         [f"attention/{head}/q8_0" for head in HEADS],

@@ -24,7 +24,7 @@ def test_host_and_machines_agree() -> None:
     assert set(host.BF16_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_bf16 is not None}
     looks_up = {name for name, m in machines.MACHINES.items() if m.lookup64 or m.lookup_rows}
     assert set(host.TABLE_MACHINES) == looks_up
-    assert set(host.WORD_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_words}
+    assert set(host.WIDE_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_wide}
     assert all(name == m.name for name, m in machines.MACHINES.items())
 
 
