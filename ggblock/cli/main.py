@@ -4,11 +4,16 @@ Exit codes: 0; 1 a named failure; 2 wrong usage; 130 interrupted.
 """
 from __future__ import annotations
 
+import _thread
+import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
@@ -38,8 +43,9 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; every foreseen failure ends here as one line on stderr and an exit code."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            with interrupts_alone():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
             return result
         except GgblockError as error:
             fail(str(error))
@@ -54,6 +60,39 @@ class LazyGroup(click.Group):
             fail(f"{where}{error.strerror or error}")
         except MemoryError as error:
             fail(f"out of memory: {error}" if str(error) else "out of memory")
+
+
+@contextlib.contextmanager
+def interrupts_alone() -> Iterator[None]:
+    """Ctrl-C is the only thing that Ctrl-C tells of.
+
+    It may strike in the middle of a library's constructor; that object's ``__del__`` then fails, which Python reports
+    with a traceback of its own. From the interrupt on these reports are left out. One that strikes within a
+    ``__del__`` would itself be such a report, and lost: it is raised once more.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # ignored (a job in the background), or the caller's own
+        return
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):  # raised in here, it would be lost again
+            again = threading.Timer(0.01, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
+
+    def handler(*_: object) -> NoReturn:
+        sys.unraisablehook = hook
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not the main thread, which alone may be interrupted
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # not the hook: what was struck may go later
 
 
 def fail(message: str, exit_code: int = 1) -> NoReturn:

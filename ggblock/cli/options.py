@@ -154,7 +154,7 @@ def interrupt_cancels(generation: Generation) -> Iterator[None]:
 
     def handler(*_: object) -> None:
         generation.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, previous)
 
     previous = signal.getsignal(signal.SIGINT)
     if previous in (signal.SIG_IGN, None):

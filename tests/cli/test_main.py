@@ -146,6 +146,45 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(invoke(monkeypatch, raising(KeyError("mistake"))).exception, KeyError)
 
 
+STRUCK = '''
+import signal, sys, time, types, click
+from ggblock.cli.commands import COMMANDS
+from ggblock.cli.main import main
+
+class Constructed:
+    def __init__(self):
+        signal.raise_signal(signal.SIGINT)
+        self.pointer = None
+    def __del__(self):
+        self.pointer
+
+class Dropped:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def drop():
+    Dropped()
+    for _ in range(1000):
+        time.sleep(0.01)
+    click.echo("went on")
+
+def act():
+    {"constructor": Constructed, "destructor": drop}[sys.argv.pop()]()
+
+module = sys.modules["acts"] = types.ModuleType("acts")
+module.command = click.command()(act)
+COMMANDS["act"] = ("acts", "Act.")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main(["act"])
+'''
+
+
+@pytest.mark.parametrize("where", ["constructor", "destructor"])
+def test_an_interrupt_within_a_library_is_one_line(where: str) -> None:
+    result = subprocess.run([sys.executable, "-c", STRUCK, where], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "ggblock: interrupted\n")
+
+
 def test_warnings_become_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
     with warnings.catch_warnings():
