@@ -19,7 +19,7 @@ from . import wide as wide_terms
 MIXED = ("1+", "1s", "1t")
 RAISED = 128.0  # what makes unsigned bytes of signed codes
 
-_NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to
+NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to
 
 
 def dots(
@@ -43,7 +43,7 @@ def dots(
     dot = e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
     narrow = None if fam.signed else e.machine.narrow
     # groups of four whose products, two to a lane, cannot leave int16
-    together = _NARROW // (max_code or fam.max_code) if narrow else 1
+    together = NARROW // (max_code or fam.max_code) if narrow else 1
     acc = [list(zeros) for _ in bases[:-1]] + [list(starts)]
     for start in range(0, groups, together):
         pairs = [[e.zero("i16x32")] * tokens for _ in bases]
@@ -166,10 +166,9 @@ class _Dots:
         self.max_code = 255 if fam.signed else max(fam.max_code << lift for lift in self.lifts)
         self._found: dict[int, Any] = {}
         self._lines: Iterator[dict[int, Any]] | None = None
-        walk = fam.walk(e, p) if e.machine.signed_bias else None
-        if walk:
-            self._walked(walk)
-        elif self._holds_lines():
+        if e.machine.signed_bias or (e.machine.narrow and len(bases) == 1):  # else codes and sums fill the registers
+            self._walked(fam.walk(e, p))
+        if not (self._found or fam.weave) and self._holds_lines():
             self._lines = self._by_lines()
 
     def __getitem__(self, s: int) -> Any:
@@ -184,14 +183,14 @@ class _Dots:
         """The largest code that the machine multiplies and adds up over a sub-block."""
         if self._e.machine.signed_bias:
             return 255
-        return _NARROW // self._groups if self._e.machine.narrow else 127
+        return NARROW // self._groups if self._e.machine.narrow else 127
 
     def _holds_lines(self) -> bool:
         """Whether there are registers for the sums of all sub-blocks that share a line. With 16 of them LLVM needs
         to be led (``dots``); for two terms of Q4_K that is a tenth slower than each sub-block alone."""
         if self._e.machine.lanes == 16:
             return True
-        narrow = self._e.machine.narrow and not self._fam.signed and self.max_code <= _NARROW // self._groups
+        narrow = self._e.machine.narrow and not self._fam.signed and self.max_code <= NARROW // self._groups
         return bool(narrow) and len(self._bases) == 1
 
     def _fence(self, k: int) -> None:
@@ -200,10 +199,8 @@ class _Dots:
 
     def _codes(self, s: int, k: int) -> Any:
         """Codes as the machine multiplies them: where it takes unsigned bytes of full range, signed ones raised; others
-        lifted; woven where the family says so."""
+        lifted."""
         e, fam, p = self._e, self._fam, self._p
-        if fam.weave:
-            return fam.woven_codes(e, p, s, k)
         if fam.signed:
             return (fam.raised_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
         return fam.lifted_codes(e, p, s, k, self.lifts[s])
@@ -211,6 +208,8 @@ class _Dots:
     def _alone(self, s: int) -> Any:
         if self._wide:
             return self._alone_wide(s)
+        if self._fam.weave:
+            return self._alone_woven(s)
 
         def codes(k: int) -> Any:
             self._fence(k)
@@ -227,9 +226,25 @@ class _Dots:
             (acc,) = e.pin([wide_terms.dot(e, acc, codes, self._wide, 8 * (s * self._groups + k))])
         return acc
 
+    def _alone_woven(self, s: int) -> Any:
+        """Codes that stand higher are added up apart, and brought down together."""
+        e, (add, start) = self._e, self._adding()
+        sums: dict[int, list[Any]] = {}
+        for k, (value, lift) in enumerate(self._fam.woven(e, self._p, s)):
+            terms = sums.setdefault(lift, [e.zero(start) for _ in self._bases])
+            for term, base in enumerate(self._bases):
+                terms[term] = add(terms[term], value, e.bytes4(base, 4 * (s * self._groups + k)))
+            sums[lift] = e.pin(terms)
+        down = [[e.ashr(term, lift) if lift else term for term in terms] for lift, terms in sums.items()]
+        return self._whole([reduce(e.b.add, of_term) for of_term in zip(*down, strict=True)])
+
+    def _adding(self) -> tuple[Any, str]:
+        """What adds products to the sums of a sub-block, and their type."""
+        narrow = self._e.machine.narrow
+        return (partial(narrow[0], self._e.b), "i16x32") if narrow else (self._e.dot_us, "i32x16")
+
     def _by_lines(self) -> Iterator[dict[int, Any]]:
-        e, fam, narrow = self._e, self._fam, self._e.machine.narrow
-        add, start = (partial(narrow[0], e.b), "i16x32") if narrow else (e.dot_us, "i32x16")
+        e, fam, (add, start) = self._e, self._fam, self._adding()
         lines: dict[Any, list[tuple[int, int]]] = {}
         for s in range(fam.block // fam.sub):
             for k in range(self._groups):
@@ -254,18 +269,25 @@ class _Dots:
         e, narrow = self._e, self._e.machine.narrow
         return together(e, [narrow[1](e.b, e.zero("i32x16"), v) for v in terms] if narrow else terms)
 
-    def _walked(self, walk: Any) -> None:
+    def _walked(self, walk: Iterator[tuple[int, int, Any]]) -> None:
         """Of codes that come as ``fam.walk`` has them."""
-        e, b = self._e, self._e.b
-        sums: list[list[list[Any]]] = [[[e.zero("i32x16")] * 2 for _ in self._bases] for _ in self.lifts]
-        for s, k, *codes in walk:
+        e, b, (add, start) = self._e, self._e.b, self._adding()
+        each = 2 if e.machine.signed_bias else 1
+        sums: dict[int, list[list[Any]]] = {}
+        for s, k, codes in walk:
+            terms = sums.setdefault(s, [[e.zero(start)] * each for _ in self._bases])
             for term, base in enumerate(self._bases):
-                for i, part in enumerate(codes):
-                    e.order()  # loaded twice: an operand in memory costs nothing
-                    sums[s][term][i] = e.dot_us(sums[s][term][i], part, e.bytes4(base, 4 * (s * self._groups + k)))
-        for s, terms in enumerate(sums):
-            self._found[s] = together(e, [b.sub(b.add(e.shl(a1, 1), a1), a2) for a1, a2 in terms])
-        self.lifts = [8] * len(sums)
+                for i, part in enumerate(codes if each > 1 else [codes]):
+                    if each > 1:
+                        e.order()  # loaded twice: an operand in memory costs nothing
+                    terms[term][i] = add(terms[term][i], part, e.bytes4(base, 4 * (s * self._groups + k)))
+                terms[term] = e.pin(terms[term])
+        for s, terms in sums.items():
+            if each > 1:
+                self._found[s] = together(e, [b.sub(b.add(e.shl(a1, 1), a1), a2) for a1, a2 in terms])
+                self.lifts[s] = 8
+            else:
+                self._found[s] = self._whole([of_term for (of_term,) in terms])
 
 
 def together(e: Emit, terms: list[Any]) -> Any:

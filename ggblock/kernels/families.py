@@ -47,7 +47,7 @@ class Family:
     zero = 0.0          # what is taken off a code, a power of two or nothing
     has_offsets = False # whether a sub-block has an offset of its own
     per_line = 1        # calls of ``codes`` that need one line of memory: it is loaded once if no fence is between them
-    weave = None        # columns of a few in the order in which ``woven_codes`` has them; its use to one token
+    weave = None        # columns of a few in the order in which ``woven`` has them; its use to one token
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
     has_weights = False # blocks of 16 sub-blocks: ``weights`` says what sums of activations are multiplied by
     folded = None       # how units may have scales in their codes: a ``Folded``, where ``folded_codes`` are bytes
@@ -104,11 +104,11 @@ class Family:
         """``codes`` as many bits higher as ``lift`` says, for one token."""
         return self.codes(e, p, s, k)
 
-    def walk(self, e: Any, p: Any) -> Iterator[tuple[int, int, Any, Any]] | None:
-        """All codes of a block in the order in which it is read, for one token and machines that multiply unsigned
-        bytes of full range: (sub-block, k, a, b), where codes ``4 k .. 4 k + 3`` of a sub-block, times 256, are
-        ``3 a - b``, each <64 x i8>. None where ``lifted_codes`` does."""
-        return None
+    def walk(self, e: Any, p: Any) -> Iterator[tuple[int, int, Any]]:
+        """All codes of a block in the order in which it is read, for one token: (sub-block, k, codes ``4 k .. 4 k + 3``
+        of it, <64 x i8>). Machines that multiply unsigned bytes of full range get pairs ``(a, b)``, of which
+        ``3 a - b`` is 256 times the codes. Nothing where ``lifted_codes`` does."""
+        return iter(())
 
     def weights(self, e: Any, p: Any, shared: Any) -> list[Any]:
         """What the activations' sums of 16 columns are multiplied by (``sum_tables.weighted``): mins, or scales raised
@@ -124,8 +124,9 @@ class Family:
         """For weights ``32 s .. 32 s + 31`` of a block a bit each, 1 for plus: <64 x i8>, four bytes a row."""
         raise AttributeError
 
-    def woven_codes(self, e: Any, p: Any, s: int, k: int) -> Any:
-        """``codes`` of the columns that ``weave`` puts there."""
+    def woven(self, e: Any, p: Any, s: int) -> Iterator[tuple[Any, int]]:
+        """What ``codes`` says of sub-block ``s``, group after group, of the columns that ``weave`` puts there, and how
+        many bits higher it is. Eight times the largest is to fit ``block_products.NARROW``."""
         raise AttributeError
 
 

@@ -11,7 +11,6 @@ class Q1_0(RaggedFamily):
     name = "q1_0"
     max_code = 16
     zero = 8.0
-    per_line = 8
     is_signs = True
     weave = tuple(8 * i + j for j in range(8) for i in range(4))
 
@@ -32,9 +31,11 @@ class Q1_0(RaggedFamily):
             return e.bytes_shl(self.planes(e, p, "qs", 32 * s + 4 * k), 4)
         return sixteens(e, self.signs(e, p, s), k)
 
-    def woven_codes(self, e, p, s, k):
+    def woven(self, e, p, s):
+        e.order()
         word = self.signs(e, p, s)
-        return e.bytes_lshr(word, k - 4, 16) if k > 4 else e.bytes_shl(e.and_(word, 1 << k), 4 - k)
+        for k in range(8):
+            yield e.bytes_lshr(word, k - 4, 16) if k > 4 else e.bytes_shl(e.and_(word, 1 << k), 4 - k), 0
 
 
 def sixteens(e, word, k):

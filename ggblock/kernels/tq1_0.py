@@ -5,7 +5,8 @@ each of the two thresholds 256 / 3 and 512 / 3 that the byte reaches, so no mult
 
 Where bytes of full range are multiplied, one token needs no digits either: 256 times digit ``n`` is three times
 ``byte * 3**n mod 256`` without ``byte * 3**(n + 1) mod 256``, so two dot products of such bytes take the place of two
-comparisons and what makes numbers of them.
+comparisons and what makes numbers of them. On AVX2 the digits of a byte are taken one after the other, from bytes as
+signed numbers, which need no maximum to be compared: 6.9 GB/s of one core of Zen 4 before, weights in L2, and 9.9 now.
 """
 from .families import RaggedFamily
 
@@ -33,17 +34,29 @@ class TQ1_0(RaggedFamily):
         return None, None
 
     def walk(self, e, p):
-        return None if self.is_tail else self._walk(e, p)
+        if not self.is_tail:
+            yield from self._walk(e, p, self._products if e.machine.signed_bias else self._digits)
 
-    def _walk(self, e, p):
+    def _walk(self, e, p, of_byte):
         for first in range(0, 52, 4):
             e.order()
-            byte = e.load(p, self.places[first], "i8x64")
+            codes = of_byte(e, e.load(p, self.places[first], "i8x64"))
             for n in range(5 if first < 48 else 4):
-                (following,) = e.held([e.b.add(e.b.add(byte, byte), byte)])  # LLVM would multiply by 27, in words
                 j = 32 * n + first if first < 32 else 160 + 16 * n + first - 32 if first < 48 else 240 + 4 * n
-                yield j // 32, j % 32 // 4, byte, following
-                byte = following
+                yield j // 32, j % 32 // 4, next(codes)
+
+    def _products(self, e, byte):
+        while True:
+            (following,) = e.held([e.b.add(e.b.add(byte, byte), byte)])  # LLVM would multiply by 27, in words
+            yield byte, following
+            byte = following
+
+    def _digits(self, e, byte):
+        byte = e.b.xor(byte, e.const("i8x64", -128))  # signed bytes are compared; three times the byte is as far off
+        while True:
+            above = [e.b.sext(e.b.icmp_signed(">", byte, e.const("i8x64", t)), byte.type) for t in (-43, 42)]
+            yield e.b.sub(e.b.sub(e.zero("i8x64"), above[0]), above[1])
+            (byte,) = e.held([e.b.add(e.b.add(byte, byte), byte)])
 
     def codes(self, e, p, s, k):
         if self.is_tail:                # one run of bytes for all weights

@@ -28,6 +28,19 @@ def llvm_type(name: str) -> Any:
     return ELEMENTS[element] if lanes == 1 else ir.VectorType(ELEMENTS[element], lanes)
 
 
+def _interleaved(width: int) -> list[int]:
+    """The shuffle of two registers of 32 bytes into elements of ``width`` bytes of both by turns, within 16 bytes."""
+    def of(i: int) -> int:
+        register, lane, n, byte = i // 32, i // 16 % 2, i % 16 // width, i % width
+        return 32 * (n % 2) + 16 * lane + 8 * register + n // 2 * width + byte
+
+    return [of(i) for i in range(64)]
+
+
+_LANES = [16 * (2 * (i // 16 % 2) + i // 32) + i % 16 for i in range(64)]  # first 16 bytes of both, last of both
+_ROUNDS = (_interleaved(1), _LANES, _interleaved(2), _LANES)  # ``Emit.rows_of_bytes``
+
+
 class Emit:
     """Emits into one function; values are llvmlite values."""
 
@@ -122,6 +135,16 @@ class Emit:
     def shuffle(self, value: Any, indices: Sequence[int]) -> Any:
         return self.b.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, len(indices)), list(indices)))
 
+    def rows_of_bytes(self, value: Any) -> Any:
+        """64 bytes, those of four places by 16 rows, row by row: the four of each row in the order 0, 2, 1, 3."""
+        order = [16 * (i % 2 * 2 + i // 2 % 2) + i // 4 for i in range(64)]
+        if not self.machine.pins:
+            return self.shuffle(value, order)
+        # four times two instructions for registers of 32 bytes, of which LLVM makes 39 if it sees them together
+        for step in _ROUNDS:
+            (value,) = self.held([self.shuffle(value, step)])
+        return value
+
     def bitcast(self, value: Any, name: str) -> Any:
         return self.b.bitcast(value, llvm_type(name))
 
@@ -130,6 +153,9 @@ class Emit:
 
     def shl(self, value: Any, n: int) -> Any:
         return self.b.shl(value, ir.Constant(value.type, [n] * value.type.count)) if n else value
+
+    def ashr(self, value: Any, n: int) -> Any:
+        return self.b.ashr(value, ir.Constant(value.type, [n] * value.type.count))
 
     def lshr(self, value: Any, n: int) -> Any:
         return self.b.lshr(value, ir.Constant(value.type, [n] * value.type.count)) if n else value
