@@ -28,6 +28,7 @@ BATCH = 512  # tokens of a prefill step
 TABLES_L1 = 16 * 1024  # half of a first level of cache: see tabled_blocks
 UNPACKED_BYTES = 160 * 1024  # of unpacked panels that stay in a second level of cache while tiles go through them
 PIECE_BYTES = 32 * 1024  # of weights that threads take at a time: 2 us; 16 and 64 KB were no better
+SLICED_PANELS = 8  # the same where rows are in slices: what lies together in one is to be read in long runs
 PIECES = 8  # a share of fewer is not divided: its end costs a look at another core's line, 0.1 us
 SPLIT = 1024  # columns from which on threads share the work of one token's gate: 2 us of SiLU against a barrier of 0.4
 
@@ -52,11 +53,25 @@ def tabled_blocks(k: int) -> int:
     return max(0, min(k // 128, (TABLES_L1 - 2 * k) // (7 * 128 // 2)))
 
 
+def tabled_slice(k: int) -> int:
+    """Columns of the slices in which a matrix of ``k`` columns is packed for ``kernels.sign_tables``, so that all have
+    tables: about equal ones of 2,048 at most; ``k`` where one has room for all.
+
+    GB/s of Q1_0, 8,192 columns to 2,048 rows, whole and in slices, on one core of Zen 4 and on two whose memory gives
+    33 to 37: AVX-512 13.7 and 27.8, 26 and 33; AVX2 8.4 and 18, 16.6 and 28. Slices of 2,816 are as fast with AVX-512,
+    a fifth slower with AVX2.
+    """
+    n_blocks = k // 128
+    if tabled_blocks(k) == n_blocks:
+        return k
+    return -(-n_blocks // -(-n_blocks // 16)) * 128
+
+
 def tables_of(mode: str, k: int) -> tuple[str, int, int]:
-    """(kernel, how many, bytes) of the tables of one token's ``k`` activations in a mode of ``fields.TABLED``."""
+    """(kernel, how many at most, bytes) of the tables of one token's ``k`` activations in a mode of ``fields.TABLED``.
+    """
     kernel, columns, size = fields.TABLED[mode]
-    n = tabled_blocks(k) if mode == "1t" else k // columns
-    return kernel, n, n * size
+    return kernel, k // columns, k // columns * size
 
 
 def round_up(n: int, to: int) -> int:
@@ -92,6 +107,7 @@ class Activations:
     operands: list[Any]
     split: bool = False
     emitted: set[tuple[str, str]] = field(default_factory=set)
+    tables: dict[str, list[Any]] = field(default_factory=dict)  # rows that write tables of them, by kernel
 
 
 @dataclass
@@ -251,7 +267,9 @@ class Builder:
             self.keep.append(bias)
         one = mode_of_one(w.family, modes, host().machine) if self.place == "cpu" else modes[0]
         one = "0" if w.is_parted else one
-        tables = self._tables(one, a, b, thread_q, thread_meta) if one in fields.TABLED else (0, 0, 0)
+        if one == "1t" and bias is None and not w.tensor.in_panels and not w.data.size:
+            w.slice_columns(tabled_slice(a.k))
+        tables = self._tables(one, a, b, thread_q, thread_meta, w) if one in fields.TABLED else (0, 0, 0)
         self._row(
             f"matmul/{w.family}/{one}/{modes[1]}",
             fields.NEVER,
@@ -275,6 +293,7 @@ class Builder:
             self.shares(),
             self._panels_a_piece(w),
             *self._unpacking(w),
+            max(1, w.slices[0][1]),
         )
 
     def largest(self, a: Activations, w: Weight, y: Rows) -> int:
@@ -292,16 +311,24 @@ class Builder:
             self._row(kernel, barrier, *columns, *rest)
         return 3
 
-    def _tables(self, one: str, a: Activations, b: _Buffers, thread_q: int, thread_meta: int) -> tuple[Any, int, int]:
-        """(tables of one token's activations in mode ``one``, a thread's share, how many), behind the threads' second
-        terms, each kind in a place of its own; their row is written once."""
+    def _tables(
+        self, one: str, a: Activations, b: _Buffers, thread_q: int, thread_meta: int, w: Weight
+    ) -> tuple[Any, int, int]:  # fmt: skip
+        """(tables of one token's activations in mode ``one``, a thread's share, how many ``w`` takes), behind the
+        threads' second terms, each kind in a place of its own; their row is written once, for the most of them."""
         kernel, n, size = tables_of(one, a.k)
+        if one == "1t" and len(w.slices) == 1:
+            n = tabled_blocks(a.k)
         modes = list(fields.TABLED)
         before = sum(tables_of(mode, a.k)[2] for mode in modes[: modes.index(one)])
         at = b.q2[self.n_threads * (b.thread_q + before) :]
-        if n and (self.place, kernel) not in a.emitted:
-            a.emitted.add((self.place, kernel))
-            self._row(kernel, fields.NEVER, n, b.q, b.q2, b.meta, thread_q, thread_meta, at, size, a.k)
+        barrier = fields.NEVER
+        if one == "1t" and a.split:
+            barrier, size = fields.ALWAYS, 0  # one for all threads, each of which writes its share
+        if n and kernel not in a.tables:
+            a.tables[kernel] = self._row(kernel, barrier, n, b.q, b.q2, b.meta, thread_q, thread_meta, at, size, a.k)
+        if n:
+            a.tables[kernel][fields.A] = max(n, a.tables[kernel][fields.A])
         return at, size, n
 
     def shares(self) -> Array:
@@ -318,7 +345,7 @@ class Builder:
         """Panels that threads take at a time of one token's product; 0 where each does its share and no more."""
         if self.n_threads == 1 or w.n_panels * w.panel_bytes < self.n_threads * PIECES * PIECE_BYTES:
             return 0
-        return max(1, PIECE_BYTES // w.panel_bytes)
+        return max(1, PIECE_BYTES // w.panel_bytes) if len(w.slices) == 1 else SLICED_PANELS
 
     def _unpacking(self, w: Weight) -> tuple[Any, int, int]:
         """(room for unpacked panels, a thread's share of it in bytes, how many panels tiles of tokens go through at a

@@ -35,6 +35,20 @@ class Weight:
     n_rows: int
     n_cols: int
     data: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8), repr=False)
+    slice_blocks: int = 0  # whole blocks of a row in a slice: see ``slice_columns``
+
+    def slice_columns(self, n_cols: int) -> None:
+        """Has panels packed in slices of ``n_cols`` columns (a multiple of a block), all panels of one slice before
+        those of the next, so that what one token multiplies a slice with stays in the first level of cache. For
+        products in mode "1t", and for files of rows: panels of a file are used as they lie."""
+        assert not self.data.size and not self.tensor.in_panels and n_cols % families.family(self.family).block == 0
+        self.slice_blocks = n_cols // int(families.family(self.family).block)
+
+    @property
+    def slices(self) -> list[tuple[int, int]]:
+        """(first whole block, whole blocks) of the slices in which panels lie; one where rows are whole."""
+        each = self.slice_blocks or max(1, self.n_blocks)
+        return [(first, min(each, self.n_blocks - first)) for first in range(0, max(1, self.n_blocks), each)]
 
     @property
     def n_panels(self) -> int:
@@ -148,19 +162,24 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
             yield first, _expanded(w.tensor.raw_rows(first, last), block, w.family)
 
 
-def repack(w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team) -> None:
-    """Interleaves ``rows`` (from a multiple of a panel's on) at address ``to``, on all threads of ``team``."""
+def repack(
+    w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team, only: tuple[int, int] | None = None
+) -> None:  # fmt: skip
+    """Interleaves ``rows`` (from a multiple of a panel's on) at address ``to``, on all threads of ``team``: all blocks
+    of them, or ``only`` those of a slice."""
+    first, n_blocks = only or (0, w.n_blocks)
+    size = panels.block_bytes(w.plain)
     units = panels.UNITS[w.plain]
     table = np.zeros(1 + 3 * len(units), np.int64)  # eight zero bytes first: see the kernel
     table[1:] = np.array(units).reshape(-1)
     row = np.zeros(fields.ROW, np.int64)
     row[fields.KERNEL] = kernels(["repack"])["repack"]
     row[fields.A : fields.A + 8] = (
-        address(rows),
+        address(rows) + first * size,
         rows.shape[1],
         rows.shape[0],
-        w.n_blocks,
-        panels.block_bytes(w.plain),
+        n_blocks,
+        size,
         address(table) + 8,
         len(units),
         to,
@@ -202,7 +221,10 @@ def pack(weights: list[Weight], team: Team) -> None:
             if w.is_parted:
                 _split(w, first // panels.ROWS, rows, whole, team)
             else:
-                repack(w, rows, address(w.data) + first // panels.ROWS * w.panel_bytes, team)
+                for of_slice in w.slices:
+                    before = w.n_panels * of_slice[0] + first // panels.ROWS * of_slice[1]  # blocks of panels
+                    to = address(w.data) + before * panels.ROWS * panels.block_bytes(w.plain)
+                    repack(w, rows, to, team, of_slice)
             w.tensor.release()  # of the file only a piece is in memory at a time, not a whole matrix
 
 

@@ -39,7 +39,7 @@ from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families, unpacked
 from .args import arg, larger, smaller, state, word_stride
-from .fields import LOUD, META, N_TOKENS, TABLED, TURN
+from .fields import LOUD, META, N_TOKENS, TABLED, TABLES, TURN
 from .shapes import unit_bytes
 from .shares import START, end_of, first_of, take
 
@@ -156,25 +156,30 @@ def unpack(typingctx, w, second, to, n_blocks, family):
 
 @intrinsic(prefer_literal=True)
 def tile_of_units(
-    typingctx, units, q, q2, meta, y, y_stride, n_units, accumulate, bias, following, family, tokens, mode
+    typingctx, units, q, q2, meta, y, y_stride, n_units, accumulate, bias, following, slice_units, jump, family, tokens,
+    mode, rows
 ):  # fmt: skip
     """16 rows by ``tokens`` tokens over ``n_units`` units (``unpacked``). ``y`` and ``bias`` as of ``tile``; ``mode``:
     "1" or "2" terms of activations, or "1+", a second where ``activations`` says so. ``following``: address of the
     panel that will be unpacked in place of this one, which is brought into the second level of cache meanwhile; or 0.
+    ``rows``: "whole", or of that panel every ``slice_units`` lie ``jump`` bytes further on.
     """
     fam, n_tokens, how = families.family(family.literal_value), tokens.literal_value, mode.literal_value
-    sig = types.void(*[types.int64] * 10, family, tokens, mode)
+    sig = types.void(*[types.int64] * 12, family, tokens, mode, rows)
+    whole = rows.literal_value == "whole"
     n_lines = -(-16 * fam.n_bytes // (fam.block // 32 * 64))  # of packed blocks for a unit
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
-        first, x0, x1, metas, out, stride, n, add, bias_at, following = a[:10]
+        first, x0, x1, metas, out, stride, n, add, bias_at, following, each, further = a[:12]
 
         def body(i: Any, carried: Any) -> list[Any]:
             p, x0, x1, m, *sums = carried
             with builder.if_then(builder.icmp_signed("!=", following, e.i64(0))):
+                at = e.at(following, i, 64 * n_lines)
+                at = at if whole else builder.add(at, builder.mul(builder.sdiv(i, each), further))
                 for line in range(n_lines):
-                    e.prefetch(e.at(following, i, 64 * n_lines), 64 * line, 2)
+                    e.prefetch(at, 64 * line, 2)
             sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, sums)
             q_step = unpacked.Q_STEP * n_tokens
             size = unit_bytes(fam.sub, fam.has_offsets)
@@ -203,7 +208,8 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     and bytes from one panel's bias to the next (0 where all share zeros), bytes of a tile of q, of meta,
     tables, a thread's share of them, how many (mode "1t": so many blocks have one), a line of ``shares`` a thread,
     the panels that one token takes from them at a time (0: every thread does its own share), room for
-    unpacked panels, a thread's share of it, and how many panels a tile takes at a time.
+    unpacked panels, a thread's share of it, how many panels a tile takes at a time, and (mode "1t") blocks of a row in
+    a slice of its columns: all panels of one slice lie before those of the next (``engine.weights``).
     Split by panels, of many tokens also by tiles, so results do not depend on the number of threads, nor on who took
     which.
     """
@@ -211,7 +217,9 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     fam = families.family(family)
     in_floats = many == "f" or isinstance(fam, families.FloatFamily)
     each_unit = 0 if in_floats else unit_bytes(fam.sub, fam.has_offsets)
-    second = families.second_bytes(fam)
+    second, sliced, block_columns = families.second_bytes(fam), one == "1t", int(fam.block)
+    rows = "slices" if sliced else "whole"
+    block_bytes, table_columns = (0 if in_floats else 16 * fam.n_bytes), TABLED["1t"][1]
 
     @inline
     def limit_of(meta, n32):
@@ -223,7 +231,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         return np.float32(LOUD) * whole
 
     @inline
-    def one_token(op, first, end, thread, n32, limit):
+    def of_whole_rows(op, first, end, thread, n32, limit):
         w, panel_bytes, mine = arg(op, 0), arg(op, 3), thread * arg(op, 7)
         for panel in range(first, end):
             tile(
@@ -246,11 +254,56 @@ def make_matmul(family: str, one: str, many: str) -> Any:
             )
 
     @inline
-    def make_units(op, first, end, thread, n32):
+    def place_of(op, panel, begin, n_blocks):
+        size = arg(op, 3) if n_blocks == arg(op, 2) else n_blocks * block_bytes
+        return arg(op, 0) + arg(op, 1) * begin * block_bytes + panel * size
+
+    @inline
+    def of_slices(op, first, end, thread, n32, limit):
+        begin = np.int64(0)
+        while begin == 0 or begin < arg(op, 2):
+            n_blocks, column = smaller(arg(op, 24), arg(op, 2) - begin), begin * block_columns
+            for panel in range(first, end):
+                tile(
+                    place_of(op, panel, begin, n_blocks),
+                    arg(op, 4) + thread * arg(op, 7) + column,
+                    arg(op, 5) + thread * arg(op, 7) + column,
+                    arg(op, 6) + thread * arg(op, 8) + column // 8,
+                    word_stride(n32),
+                    arg(op, 16) + thread * arg(op, 17) + column // table_columns * TABLES,
+                    larger(np.int64(0), smaller(n_blocks, arg(op, 18) - begin)),
+                    arg(op, 9) + panel * 64,
+                    arg(op, 10),
+                    n_blocks,
+                    arg(op, 11) + begin,
+                    arg(op, 12) + panel * arg(op, 13),
+                    limit,
+                    family,
+                    1,
+                    one,
+                )
+            begin += arg(op, 24)
+
+    one_token = of_slices if sliced else of_whole_rows
+
+    @inline
+    def units_of_slices(op, first, end, thread, n32):
+        room, size, begin = arg(op, 21) + thread * arg(op, 22), n32 * each_unit, np.int64(0)
+        while begin == 0 or begin < arg(op, 2):
+            n_blocks = smaller(arg(op, 24), arg(op, 2) - begin)
+            for panel in range(first, end):
+                to = room + (panel - first) * size + begin * (block_columns // 32 * each_unit)
+                unpack(place_of(op, panel, begin, n_blocks), np.int64(0), to, n_blocks, family)
+            begin += arg(op, 24)
+
+    @inline
+    def units_of_whole_rows(op, first, end, thread, n32):
         room, size = arg(op, 21) + thread * arg(op, 22), n32 * each_unit
         for panel in range(first, end):
             rest = second_part(op, panel, second) if second else np.int64(0)
             unpack(arg(op, 0) + panel * arg(op, 3), rest, room + (panel - first) * size, arg(op, 2), family)
+
+    make_units = units_of_slices if sliced else units_of_whole_rows
 
     @inline
     def tokens_as_floats(op, first, end, thread, n32, i, is_first):
@@ -277,11 +330,11 @@ def make_matmul(family: str, one: str, many: str) -> Any:
 
     @inline
     def tokens_as_integers(op, first, end, thread, n32, i, is_first):
-        w, panel_bytes, y_stride = arg(op, 0), arg(op, 3), arg(op, 10)
-        room, size = arg(op, 21) + thread * arg(op, 22), n32 * each_unit
+        room, size, y_stride = arg(op, 21) + thread * arg(op, 22), n32 * each_unit, arg(op, 10)
+        each = smaller(arg(op, 24), arg(op, 2)) if sliced else arg(op, 2)
         for panel in range(first, end):
             following = panel + end - first
-            fetched = w + following * panel_bytes if is_first and following < arg(op, 1) else np.int64(0)
+            is_next = is_first and following < arg(op, 1)
             tile_of_units(
                 room + (panel - first) * size,
                 arg(op, 4) + i * arg(op, 14),
@@ -292,10 +345,13 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                 n32,
                 arg(op, 11),
                 arg(op, 12) + panel * arg(op, 13),
-                fetched,
+                place_of(op, following, np.int64(0), each) if is_next else np.int64(0),
+                larger(np.int64(1), each * (block_columns // 32)),
+                (arg(op, 1) - 1) * each * block_bytes,
                 family,
                 tile_tokens,
                 many,
+                rows,
             )
 
     multiply = tokens_as_floats if in_floats else tokens_as_integers

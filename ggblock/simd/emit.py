@@ -40,6 +40,11 @@ def _interleaved(width: int) -> list[int]:
 _LANES = [16 * (2 * (i // 16 % 2) + i // 32) + i % 16 for i in range(64)]  # first 16 bytes of both, last of both
 _ROUNDS = (_interleaved(1), _LANES, _interleaved(2), _LANES)  # ``Emit.rows_of_bytes``
 
+#: The rows of a place as ``Emit.places_of_bytes`` has them.
+PLACE_ROWS = [*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]
+_FOURS = [i // 16 * 16 + i % 4 * 4 + i // 4 % 4 for i in range(64)]  # within 16 bytes
+_HALVES = [32 * (i // 32) + i % 32 // 8 % 2 * 16 + i % 32 // 16 * 8 + i % 8 for i in range(64)]
+
 
 class Emit:
     """Emits into one function; values are llvmlite values."""
@@ -138,10 +143,19 @@ class Emit:
     def rows_of_bytes(self, value: Any) -> Any:
         """64 bytes, those of four places by 16 rows, row by row: the four of each row in the order 0, 2, 1, 3."""
         order = [16 * (i % 2 * 2 + i // 2 % 2) + i // 4 for i in range(64)]
+        return self._shuffled(value, order, _ROUNDS)
+
+    def places_of_bytes(self, value: Any) -> Any:
+        """64 bytes, 16 rows by four places, place by place: the 16 of each in the order of ``PLACE_ROWS``."""
+        order = [4 * PLACE_ROWS[i % 16] + i // 16 for i in range(64)]
+        return self._shuffled(value, order, (_FOURS, _interleaved(4), _HALVES))
+
+    def _shuffled(self, value: Any, order: list[int], steps: Sequence[list[int]]) -> Any:
+        """``order`` of 64 bytes, on machines with registers of 32 in steps of two instructions: of the first four steps
+        that there are LLVM makes 39 instead of eight if it sees them together."""
         if not self.machine.pins:
             return self.shuffle(value, order)
-        # four times two instructions for registers of 32 bytes, of which LLVM makes 39 if it sees them together
-        for step in _ROUNDS:
+        for step in steps:
             (value,) = self.held([self.shuffle(value, step)])
         return value
 

@@ -11,12 +11,13 @@ import pytest
 
 import ggblock
 from ggblock.engine.memory import address, buffer, floats
-from ggblock.engine.plan import Builder, bits_of, round_up, tabled_blocks, tables_of
+from ggblock.engine.plan import Builder, bits_of, round_up, tabled_blocks, tabled_slice, tables_of
 from ggblock.engine.team import Team
-from ggblock.engine.weights import describe, vector
+from ggblock.engine.weights import Weight, describe, vector
 from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels import fields
 from ggblock.kernels.families import mode_of_one
+from ggblock.simd.host import host
 
 
 @pytest.fixture
@@ -105,14 +106,39 @@ def test_tables_leave_half_of_a_first_level_of_cache() -> None:
     assert [tabled_blocks(k) for k in (64, 128, 2048, 4096, 8192, 1 << 20)] == [0, 1, 16, 18, 0, 0]
 
 
+@pytest.mark.parametrize("k", [128, 2048, 2816, 2944, 4096, 5120, 6144, 8192, 11008, 12288, 1 << 16])
+def test_slices_of_wide_rows_are_few_and_have_tables_for_all_columns(k: int) -> None:
+    width = tabled_slice(k)
+    n = -(-k // width)
+    assert width % 128 == 0 and tabled_blocks(width) * 128 == width
+    assert n == 1 if tabled_blocks(k) * 128 == k else n == -(-k // 2048)
+
+
+def test_tables_are_written_for_the_most_columns_that_a_matrix_wants(tmp_path: Path) -> None:
+    """Of two matrices of signs that read the same activations, one, which has a bias, is not packed in slices."""
+    spec = TensorSpec("w", "q1_0", (16, 4096))
+    with GgufWriter(tmp_path / "m.gguf", {"general.architecture": "none"}, [spec]) as out:
+        out.write("w", np.zeros((16, 576), np.uint8))
+    tensor = ggblock.open(tmp_path / "m.gguf").tensors["w"]
+    builder = Builder(("2", "1+"), 1, 1)
+    a, y = builder.copy(builder.rows(4096)), builder.rows(16)
+    for w in (whole := describe(tensor), sliced := describe(tensor)):
+        bias = np.zeros(16, np.float32) if w is whole else None
+        builder.matmul(a, w, y, bias=bias)
+    if mode_of_one("q1_0", ("2", "1+"), host().machine) == "1t":
+        assert (whole.slices, sliced.slices) == ([(0, 32)], [(0, 16), (16, 16)])
+        assert [row[fields.A] for row in builder._rows if row[0] == "tables"] == [32]
+
+
 def test_tables_of_each_kind_have_places_of_their_own() -> None:
     """Matrices of signs, of super-blocks and of signed codes that read the same activations, on several threads."""
+    w = Weight(None, "q1_0", 16, 2048)  # type: ignore[arg-type]  # not read
     builder = Builder(("2", "1+"), 3, 1)
     a = builder.copy(builder.rows(2048))
     b = builder._activations("i", 2048)
     places = []
     for mode in ("1t", "1s", "2w"):
-        at, size, n = builder._tables(mode, a, b, b.thread_q, b.thread_meta)
+        at, size, n = builder._tables(mode, a, b, b.thread_q, b.thread_meta, w)
         begin = at.ctypes.data - b.q2.ctypes.data
         places.append((begin, begin + 3 * size))
         assert n == tables_of(mode, 2048)[1]

@@ -172,7 +172,7 @@ def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.
         steps = np.abs(x[:, : 256 * n].astype(np.float64).reshape(n, 16, 16).sum(2)).max(1) / 32512
         weights = m.size[:, : 256 * n].reshape(len(m.size), n, 16, 16).min(3).sum(2)
         return (weights @ (steps / 2))[None]
-    whole = tabled_blocks(x.shape[1]) * 128
+    whole = x.shape[1] if len(w.slices) > 1 else tabled_blocks(x.shape[1]) * 128
     each = 32 if MACHINE.lookup64 else 128
     fours = np.abs(x[:, :whole].astype(np.float64)).reshape(1, -1, each // 4, 4).sum(3).max(2)
     a_column = np.zeros(x.shape)

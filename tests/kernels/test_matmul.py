@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ggblock import blocks
-from ggblock.engine.plan import tabled_blocks
+from ggblock.engine.plan import Builder, tabled_blocks
+from ggblock.kernels.families import mode_of_one
 from ggblock.kernels.matmul import OWN_TILES
 
 from .harness import (
@@ -22,6 +23,7 @@ from .harness import (
     exact_activations,
     matrix,
     rounding,
+    team,
     terms_of,
     tolerance,
 )
@@ -114,14 +116,45 @@ def test_one_token_of_a_coarse_type_takes_second_terms_where_activations_are_lar
     assert_close(product.run(x), exact_product(m, counted), bound)
 
 
-@pytest.mark.parametrize("n_cols", [4096, 8192])
-def test_rows_of_signs_that_are_too_wide_for_tables(n_cols: int, tmp_path: Path) -> None:
-    """On machines that have tables the first columns take them, or none; elsewhere all rows are alike."""
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("n_cols", [4096, 8192, 11008])
+def test_rows_of_signs_that_are_too_wide_for_tables(n_cols: int, biased: bool, tmp_path: Path) -> None:
+    """On machines that have tables they are packed in slices that all take tables, the last narrower than the others;
+    with a bias whole, where the first columns take them, or none. Elsewhere all rows are alike."""
     assert tabled_blocks(n_cols) < n_cols // 128
-    m = matrix(tmp_path, "q1_0", 35, n_cols, np.random.default_rng(n_cols))
+    rng = np.random.default_rng(n_cols)
+    m = matrix(tmp_path, "q1_0", 35, n_cols, rng)
     w, modes = m.weight(), MODES["two_mixed"]
-    x = exact_activations(1, n_cols, terms_of(w, modes, 1), np.random.default_rng(1))
-    assert_close(Product(w, modes, 2, 1).run(x), exact_product(m, x), tolerance(m, x, False) + rounding(w, m, modes, x))
+    bias = np.zeros(48, np.float32) if biased else None
+    product = Product(w, modes, 2, 32, accumulate=True, bias=bias)
+    in_slices = mode_of_one("q1_0", modes, MACHINE.name) == "1t" and not biased
+    assert len(w.slices) == (-(-n_cols // 2048) if in_slices else 1)
+    for n_tokens in (1, 21):
+        x = exact_activations(n_tokens, n_cols, terms_of(w, modes, n_tokens), rng)
+        bound = tolerance(m, x, False) + rounding(w, m, modes, x) + 2 * EPS * (np.abs(x) @ m.size.T + 7)
+        assert_close(product.run(x, before=7.0), exact_product(m, x) + 7.0, bound)
+
+
+@pytest.mark.parametrize("n_cols", [2048, 4096])
+def test_threads_that_share_a_gate_s_work_share_its_tables(n_cols: int, tmp_path: Path) -> None:
+    """Results of one token are the same to the bit for one thread, which does all, and for several."""
+    rng = np.random.default_rng(n_cols)
+    m = matrix(tmp_path, "q1_0", 40, n_cols, rng)
+    values, results = rng.standard_normal((2, n_cols)), []
+    for n_threads in (1, 2, 3):
+        builder = Builder(MODES["two_mixed"], n_threads, 1)
+        gate, up, y = builder.rows(n_cols), builder.rows(n_cols), builder.rows(40)
+        gate.data[0, :n_cols], up.data[0, :n_cols] = values
+        activations = builder.gate("silu", gate, up)
+        assert activations.split == (n_threads > 1)
+        builder.matmul(activations, m.weight(), y)
+        builder.barrier()
+        plan = builder.finish(team(n_threads))
+        plan.run(1, 0)
+        results.append(y.data[0, :40].copy())
+    x = values[0] / (1 + np.exp(-values[0])) * values[1]
+    assert np.abs(results[0] - m.exact @ x).max() < 0.05 * np.abs(m.exact @ x).max()
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("name", ["q8_0", "q4_1", "f16"])

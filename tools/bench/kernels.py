@@ -5,10 +5,11 @@
     python tools/bench/kernels.py --types q4_k q6_k --machines avx2
     python tools/bench/kernels.py --compile                          # only compile, so that measuring starts at once
 
-Decode: one token times layers of 2048 -> 2048 + 8192 -> 2048, repeated until the packed weights take ``--mb``
-megabytes, which no cache holds; in GB/s, and as a share of the read bandwidth that was measured just before
-(``roof.py``; the median of ``--rounds`` such shares). Prefill: 512 tokens times one such layer, in G multiply-adds a
-second and core. Every machine is measured in a process of its own, which ``GGBLOCK_MACHINE`` sets up.
+Decode: one token times layers of 2048 -> 2048 + 8192 -> 2048 (with a gate before the last, as models have it), repeated
+until the packed weights take ``--mb`` megabytes, which no cache holds; in GB/s, and as a share of the read bandwidth
+that was measured just before (``roof.py``; the median of ``--rounds`` such shares). Prefill: 512 tokens times one such
+layer, in G multiply-adds a second and core. Every machine is measured in a process of its own, which
+``GGBLOCK_MACHINE`` sets up.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ def random_rows(type_name: str, n_rows: int, n_cols: int) -> np.ndarray:
     return raw.reshape(n_rows, -1)
 
 
+FLOATS = ("f16", "bf16", "f32")
+
+
 def layer_file(folder: Path, type_name: str) -> Path:
     """A GGUF file with the matrices of one layer."""
     from ggblock.format import GgufWriter, TensorSpec
@@ -96,7 +100,7 @@ class Layers:
             builder.matmul(narrow, square, y)
             builder.matmul(narrow, up, wide)
             builder.barrier()
-            builder.matmul(builder.copy(wide), down, y)
+            builder.matmul(builder.gate("silu", wide, wide), down, y)
             builder.barrier()
         self._plan = builder.finish(self._team)
 
@@ -116,16 +120,20 @@ class Layers:
         self._team.close()
 
 
-def packed(path: Path) -> list[Any]:
-    """The weights of a file as the engine packs them."""
+def packed(path: Path, modes: tuple[str, str]) -> list[Any]:
+    """The weights of a file as the engine packs them for products in ``modes``."""
     import ggblock
+    from ggblock.engine.plan import Builder
     from ggblock.engine.team import Team
-    from ggblock.engine.weights import describe, pack
+    from ggblock.engine.weights import describe
 
     with ggblock.open(path) as file:
         found = [describe(tensor) for tensor in file.tensors.values()]
-        team = Team(1)
-        pack(found, team)
+        builder, team = Builder(modes, 1, 1), Team(1)
+        for w in found:
+            builder.matmul(builder.copy(builder.rows(w.n_cols)), w, builder.rows(w.n_rows))
+            builder.barrier()
+        builder.finish(team)
         team.close()
     return found
 
@@ -144,20 +152,20 @@ def kernel_names(type_name: str, activations: str) -> list[str]:
     from ggblock.kernels.fields import TABLED
     from ggblock.simd.host import host
 
-    is_float = type_name in ("f16", "bf16", "f32")
-    one, many = modes_of(activations, is_float)
+    one, many = modes_of(activations, type_name in FLOATS)
     way = mode_of_one(type_name, (one, many), host().machine)
     tables = [TABLED[way][0]] if way in TABLED else []
-    return [f"copy/{one}/{many}", *tables, f"matmul/{type_name}/{way}/{many}", "repack", "team", "post"]
+    inputs = [f"copy/{one}/{many}", f"gate/silu/{one}/{many}", *tables]
+    return [*inputs, f"matmul/{type_name}/{way}/{many}", "repack", "team", "post"]
 
 
 def measure(args: argparse.Namespace, type_name: str, data: Any) -> dict[str, float]:
     """One line of the table. ``data``: what ``roof.filled`` made."""
     import roof
 
+    modes = modes_of(args.activations, type_name in FLOATS)
     with tempfile.TemporaryDirectory() as folder:
-        weights = packed(layer_file(Path(folder), type_name))
-    modes = modes_of(args.activations, weights[0].is_float)
+        weights = packed(layer_file(Path(folder), type_name), modes)
     n = -(-args.mb * 10**6 // sum(w.data.size for w in weights))
     many, one = Layers(weights, n, modes, args.threads, 1), Layers(weights, n, modes, 1, 1)
     many.seconds(1, 0.25), one.seconds(1)  # threads that the system put on one processor are parted by then
