@@ -70,7 +70,8 @@ def interrupts_alone() -> Iterator[None]:
     with a traceback of its own. From the interrupt on these reports are left out. One that strikes within a
     ``__del__`` would itself be such a report, and lost: it is raised once more.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_main = threading.current_thread() is threading.main_thread()  # no other is interrupted, nor may set handlers
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # ignored (a job in the background), or the caller's own
         return
 
@@ -84,11 +85,7 @@ def interrupts_alone() -> Iterator[None]:
         sys.unraisablehook = hook
         raise KeyboardInterrupt
 
-    try:
-        signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not the main thread, which alone may be interrupted
-        yield
-        return
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
