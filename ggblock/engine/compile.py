@@ -45,10 +45,15 @@ def _seconds(name: str) -> float:
 def compile_apart(names: list[str], n_processors: int) -> dict[str, tuple[str, bytes]]:
     """(symbol, object code) of those ``names`` that children could compile; empty where it would not pay.
 
-    It does not pay for a few kernels, nor in a process that holds Numba already.
+    It does not pay for a few kernels, nor in a process that holds Numba already, unless that makes code for another
+    machine.
     """
     n_children = min(n_processors, MAX_CHILDREN, len(names) // 2)
-    if n_children < 1 or "numba" in sys.modules or not sys.executable:
+    if "numba" in sys.modules:
+        from ..simd import jit
+
+        n_children = 0 if jit.makes_ours() else max(1, n_children)
+    if n_children < 1 or not sys.executable:
         return {}
     shares: list[list[str]] = [[] for _ in range(n_children)]
     load = [0.0] * n_children

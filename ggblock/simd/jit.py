@@ -12,11 +12,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import SettingError
 from .host import host
 
 
 def _prepare() -> None:
-    """Numba fixes its target when it is first used: tell it ours before."""
+    """Numba fixes its target when it first makes code: tell it ours before."""
     target = host()
     os.environ["NUMBA_CPU_NAME"] = target.cpu
     os.environ["NUMBA_CPU_FEATURES"] = target.features
@@ -25,20 +26,34 @@ def _prepare() -> None:
 _prepare()
 
 import numba  # noqa: E402
-from numba.core import types  # noqa: E402
+from numba.core import config, types  # noqa: E402
+from numba.core.registry import cpu_target  # noqa: E402
+
+config.reload_config()  # where Numba was imported before this module, it read the environment then
 
 KERNEL = types.void(types.int64, types.int64, types.int64)
 FASTMATH = {"contract"}
 PLAIN_C = frozenset({"memcpy", "memmove", "memset", "fmaf", "rintf", "floorf", "expf"})  # in every process
 
 
+def makes_ours() -> bool:
+    """Whether this process's Numba makes code for ``host()``. It does not where somebody used it before this module was
+    imported, if ``GGBLOCK_MACHINE`` is set or Numba leaves out what the CPU has (AVX on the first that had it)."""
+    made_for = cpu_target.target_context.codegen()._tm_features
+    return set(made_for.split(",")) == set(host().features.split(","))
+
+
 def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL, strict: bool = False) -> tuple[str, bytes]:
     """Compiles ``function`` for this CPU; returns (symbol, object code). Raises Numba's errors: ours to fix.
 
     A kernel must stand alone: it is linked in processes that never import Numba. One that could raise (a ``range``
-    with a
-    step that may be zero, say) calls Numba's helpers, which are not there; that is refused here.
+    with a step that may be zero, say) calls Numba's helpers, which are not there; that is refused here. So is code for
+    another machine (``makes_ours``), with ``SettingError``.
     """
+    if not makes_ours():
+        raise SettingError(
+            "this process used Numba for another machine before", where="GGBLOCK_MACHINE", expected=host().machine
+        )
     fastmath = False if strict else FASTMATH
     compiled = numba.cfunc(
         signature, nopython=True, boundscheck=False, fastmath=fastmath, error_model="numpy", forceinline=True

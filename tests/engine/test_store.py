@@ -170,3 +170,31 @@ def test_the_key_depends_on_name_and_target() -> None:
 def test_unknown_kernel(tmp_path: Path) -> None:
     process = start(tmp_path, "no_such_kernel")
     assert "KeyError" in process.communicate()[1] and process.returncode == 1
+
+
+def portable(folder: Path, program: str, *names: str) -> str:
+    """What ``program`` prints in a process that is made to use the portable machine."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_CPU_")}
+    environment |= {"GGBLOCK_CACHE": str(folder), "GGBLOCK_MACHINE": "portable"}
+    command = [sys.executable, "-c", program, *names]
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, check=True, timeout=300, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def test_the_order_of_imports_does_not_matter_to_what_machine_code_is_for(tmp_path: Path) -> None:
+    # a module of kernels imports Numba before simd.jit tells it the machine
+    program = "import ggblock.kernels.matmul; from ggblock.simd import jit; print(jit.makes_ours())"
+    assert portable(tmp_path, program) == "True\n"
+
+
+def test_children_compile_where_numba_made_code_for_another_machine_before(tmp_path: Path) -> None:
+    used = "import numba; numba.njit(lambda x: x + 1)(1)\n"
+    here = "from ggblock.engine.store import _compile_here\n_compile_here('post')"
+    with pytest.raises(subprocess.CalledProcessError):
+        portable(tmp_path, used + here)
+    portable(tmp_path / "other", used + LOAD, "copy/1/1", "post")
+    portable(tmp_path / "clean", LOAD, "copy/1/1", "post")
+    folders = (tmp_path / name / "kernels" for name in ("other", "clean"))
+    other, clean = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+    assert len(clean) == 2 and other == clean
