@@ -180,12 +180,19 @@ def tile_of_units(
                 at = at if whole else builder.add(at, builder.mul(builder.sdiv(i, each), further))
                 for line in range(n_lines):
                     e.prefetch(at, 64 * line, 2)
-            sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, sums)
+            sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, n_tokens, sums, place))
             q_step = unpacked.Q_STEP * n_tokens
             size = unit_bytes(fam.sub, fam.has_offsets)
             return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * n_tokens), *sums]
 
-        sums = e.loop(e.i64(0), n, 1, [first, x0, x1, metas, *[e.zero("f32x16")] * n_tokens], body)[4:]
+        # where accumulators fill the registers LLVM would move sums to memory and back twice a unit
+        place = e.stack(64 * n_tokens) if e.machine.pins else None
+        zeros = [e.zero("f32x16")] * n_tokens
+        if place is not None:
+            for t, value in enumerate(zeros):
+                e.store(place, 64 * t, value)
+        sums = e.loop(e.i64(0), n, 1, [first, x0, x1, metas, *(zeros if place is None else [])], body)[4:]
+        sums = sums or [e.load(place, 64 * t, "f32x16") for t in range(n_tokens)]
         _finish(e, sums, out, stride, add, bias_at)
         return c.get_dummy_value()
 

@@ -292,6 +292,17 @@ class Emit:
         assert self.machine.lookup_rows, self.machine.name
         return self.machine.lookup_rows(self.b, table, index)
 
+    def times(self, u: Any, even: int, odd: int) -> Any:
+        """Unsigned bytes of even places times ``even`` plus those of odd places times ``odd``, in int16: on machines
+        with ``narrow``."""
+        factors = self.bytes([even, odd] * 32)
+        return self.machine.narrow[0](self.b, self.zero("i16x32"), u, factors)
+
+    def odd_bytes(self, even: Any, odd: Any) -> Any:
+        """The bytes of even places of one vector of 64, those of odd places of another."""
+        order = [i + 64 * (i % 2) for i in range(64)]
+        return self.b.shuffle_vector(even, odd, ir.Constant(ir.VectorType(I32, 64), order))
+
     def dot_us(self, acc: Any, u: Any, s: Any) -> Any:
         return self.machine.dot_us(self.b, acc, u, s)
 
