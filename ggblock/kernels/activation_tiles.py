@@ -66,6 +66,18 @@ def _sums(e: Emit, parts: list[Any]) -> Any:
     return total
 
 
+def _pairs(e: Emit, parts: list[Any]) -> Any:
+    """Of 16 columns by token the sums of every first and second of four and of every third and fourth, int16 beside
+    each other, negative: <TILE x i32>, from what ``_spread`` returned."""
+    assert e.machine.narrow and TILE == 4
+    (part,) = parts
+    sums, n = e.machine.narrow[0](e.b, e.zero("i16x32"), e.const("i8x64", 1), part), 32
+    while n > 2 * TILE:
+        n //= 2
+        sums = e.b.add(e.part(sums, 0, n), e.part(sums, n, n))
+    return e.b.sub(e.zero(f"i16x{n}"), sums)
+
+
 @intrinsic(prefer_literal=True)
 def quantize_tile(typingctx, x, q, q2, meta, two):
     """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``x``, as one or two terms of int8; see ``activations``."""
@@ -83,11 +95,14 @@ def quantize_tile(typingctx, x, q, q2, meta, two):
         # zeros, or a denormal scale: zero for every purpose; NaN stays NaN
         inverse = b.select(b.fcmp_ordered("<", inverse, const(3e38)), inverse, b.fmul(peak, const(0.0)))
         factors = [e.splat(b.extract_element(inverse, ir.Constant(ir.IntType(32), t))) for t in range(TILE)]
-        sums, rests = [], []
+        sums, rests, pairs = [], [], []
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
             rounded = [e.rint(v) for v in steps]
-            sums.append(_sums(e, _spread(e, [_bytes(e, v) for v in rounded], first, 16 * TILE * i)))
+            parts = _spread(e, [_bytes(e, v) for v in rounded], first, 16 * TILE * i)
+            sums.append(_sums(e, parts))
+            if e.machine.narrow:
+                pairs.append(_pairs(e, parts))
             if both:
                 rest = [_remainder(e, v, r) for v, r in zip(steps, rounded, strict=True)]
                 rests.append(_sums(e, _spread(e, [_bytes(e, v) for v in rest], second, 16 * TILE * i)))
@@ -95,10 +110,11 @@ def quantize_tile(typingctx, x, q, q2, meta, two):
             sums = [b.add(e.shl(n, 8), rest) for n, rest in zip(sums, rests, strict=True)]
             d = b.fmul(d, const(1 / 256))
         sums.insert(0, b.add(*sums))
+        starts = [b.add(*pairs), *pairs] if pairs else [b.sub(e.zero(f"i32x{TILE}"), e.shl(n, 7)) for n in sums]
         e.store(to, 0, d)
-        for row, n in enumerate(sums, 1):
+        for row, (n, start) in enumerate(zip(sums, starts, strict=True), 1):
             e.store(to, 4 * TILE * row, b.fmul(d, b.sitofp(n, llvm_type(name))))
-            e.store(to, 4 * TILE * (row + 3), b.sub(e.zero(f"i32x{TILE}"), e.shl(n, 7)))
+            e.store(to, 4 * TILE * (row + 3), start)
         return c.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, two), codegen

@@ -22,7 +22,9 @@ SHARE_LINE = 64  # bytes of what ``shares`` knows of a thread's share
 
 #: Words per 32 activations and token. Four floats: scale, scale * sum of all, of the first 16, of the last 16. Then
 #: three that depend: where tiles of tokens read them, whole numbers, -128 * sum of all, of the first 16, of the last
-#: 16; of one token with two terms, floats, scale * the same sums of the first term alone.
+#: 16, or where products are first summed in int16 (``Machine.narrow``) two int16 each, -1 * sum of the first term of
+#: the first two and of the last two of every four columns; of one token with two terms, floats, scale * the same sums
+#: of the first term alone.
 META = 7
 SCALES = 4  # the first four alone
 

@@ -119,11 +119,12 @@ def _avx2_narrow(b: Any, pairs: Any, u: Any, s: Any) -> Any:
     return _by_parts(b, 2, pairs, u, s, lambda a, x, y: b.add(a, b.call(mul, [x, y])))
 
 
-def _avx2_widen(b: Any, acc: Any, pairs: Any) -> Any:
+def _avx2_widen(b: Any, acc: Any, pairs: Any, factors: Any = None) -> Any:
+    """The two sums of each lane, times ``factors`` (int16 as they are) or one, added to ``acc``."""
     v16, v32 = ir.VectorType(I16, 16), ir.VectorType(I32, 8)
     add = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
-    ones = _constant(v16, 1)
-    sums = [b.call(add, [part, ones]) for part in _slices(b, pairs, 2)]
+    times = [_constant(v16, 1)] * 2 if factors is None else _slices(b, factors, 2)
+    sums = [b.call(add, both) for both in zip(_slices(b, pairs, 2), times, strict=True)]
     return b.add(acc, joined(b, sums))
 
 

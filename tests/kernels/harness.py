@@ -107,10 +107,16 @@ def offset_of(name: str) -> int:
     return known.get(name, signed)
 
 
-def matrix(folder: Path, name: str, n_rows: int, n_cols: int, rng: np.random.Generator) -> Matrix:
-    """A random matrix of type ``name``, written to a file in ``folder`` and opened again."""
+def matrix(
+    folder: Path, name: str, n_rows: int, n_cols: int, rng: np.random.Generator, codes: int | None = None
+) -> Matrix:
+    """A random matrix of type ``name``, written to a file in ``folder`` and opened again. ``codes``: what all bytes of
+    codes are."""
     block = blocks.by_name(name)
     raw = random_rows(name, n_rows, n_cols, rng)
+    for field in block.layout if codes is not None else ():
+        if field.name in ("qs", "ql", "qh", "hmask"):
+            raw.reshape(-1, block.block_bytes)[:, field.offset : field.end] = codes
     path = folder / f"{name}-{n_rows}-{n_cols}-{rng.integers(1 << 62)}.gguf"
     with GgufWriter(path, {"general.architecture": "none"}, [TensorSpec("w", name, (n_rows, n_cols))]) as writer:
         writer.write("w", raw)

@@ -28,6 +28,9 @@ from .harness import (
     tolerance,
 )
 
+#: One type for each way in which codes are raised, scaled and added up.
+SOME = ("q4_0", "q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "mxfp4", "nvfp4", "q1_0")
+
 TILE_EDGES = (1, 3, 4, 5, 7, 8, 9, 16, 17, 37)  # tiles have 4 or 8 tokens
 
 
@@ -114,6 +117,39 @@ def test_one_token_of_a_coarse_type_takes_second_terms_where_activations_are_lar
     assert (counted != x).sum() > size
     bound = tolerance(m, x, False) + rounding(m.weight(), m, MODES["two_mixed"], np.where(large, 0, x))
     assert_close(product.run(x), exact_product(m, counted), bound)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_many_tokens_have_second_terms_where_activations_are_large(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    size = max(32, blocks.by_name(name).block_size)
+    m = matrix(tmp_path, name, 37, 12 * size, rng)
+    x = exact_activations(9, 12 * size, 2, rng)
+    x /= np.abs(x).reshape(9, -1, 32).max(2).repeat(32, axis=1) / 127
+    large = np.zeros(12 * size, bool)
+    large[5 * size : 6 * size] = True
+    x = np.where(large, x, np.rint(x) / 512).astype(np.float32)
+    product = Product(m.weight(), MODES["two_mixed"], 2, 9)
+    assert_close(product.run(x), exact_product(m, x), tolerance(m, x, False))
+
+
+@pytest.mark.parametrize("codes", [0x00, 0x77, 0x80, 0xFF])
+@pytest.mark.parametrize("name", SOME)
+def test_no_sum_leaves_its_lane(name: str, codes: int, tmp_path: Path) -> None:
+    """The largest codes and the smallest with the largest activations, of one sign and of both."""
+    rng = np.random.default_rng(12)
+    n_cols = 2 * max(32, blocks.by_name(name).block_size)
+    m = matrix(tmp_path, name, 16, n_cols, rng, codes)
+    x = np.full((5, n_cols), 127, np.float32)
+    x[1] = -127
+    x[2, ::2], x[3, ::4], x[4, 2::4] = -127, -127, -127
+    x[4] += np.float32(127 / 256) * np.sign(x[4])  # one token has two terms
+    product = Product(m.weight(), MODES["two_mixed"], 2, 5)
+    assert_close(product.run(x[:4]), exact_product(m, x[:4]), tolerance(m, x[:4], False))
+    mode = mode_of_one(m.weight().family, MODES["two_mixed"], MACHINE.name)
+    for row in x if mode in ("2", "2w") else x[:4]:
+        bound = tolerance(m, row[None], False) + rounding(m.weight(), m, MODES["two_mixed"], row[None])
+        assert_close(product.run(row[None]), exact_product(m, row[None]), bound)
 
 
 @pytest.mark.parametrize("biased", [False, True])
