@@ -236,11 +236,13 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
     step_bytes = shapes.panel_bytes(n, cache) // 16  # of one position
     coded, short = cache == "q8_0", products == "bf16"
     padded = shapes.padded(n)
-    per_item = shapes.tile_tokens(g, n)
+    micro = shapes.FEWER_ROWS if MACHINES[MACHINE].lanes == 8 and not coded else MICRO_ROWS
+    per_item = shapes.tile_tokens(g, n, micro)
     n_rows = per_item * g
+    of_rows = 4 * MICRO_ROWS * (n_rows // micro)  # bytes of m and of l: each micro-tile has its own ``MICRO_ROWS``
     at_once = g if g <= MICRO_ROWS else 1
     step = shapes.decode_keys(n, cache)
-    many = _block(n, "bf16" if short else cache, MICRO_ROWS, KEYS, True)
+    many = _block(n, "bf16" if short else cache, micro, KEYS, True)
     one = _block(n, cache, at_once, step, False)
     prepare, behind = attention_bf16.make_prepare(n), shapes.bf16_bytes(n)
     space_many, space_one = shapes.score_bytes(KEYS), shapes.score_bytes(step)
@@ -321,8 +323,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
         heads = kv_heads * g
         p = arg(op, 9) + thread * arg(op, 10)
         low = p + space_many
-        high, m, l = low + 4 * n_rows, low + 8 * n_rows, low + 12 * n_rows
-        q = low + 16 * n_rows
+        high, m, l = low + 4 * n_rows, low + 8 * n_rows, low + 8 * n_rows + of_rows
+        q = l + of_rows
         o = q + n_rows * row_bytes
         shorter = o + n_rows * row_bytes
         n_tiles = (n_tokens + per_item - 1) // per_item
@@ -349,7 +351,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                 else:
                     for i in range(0, rolled(row_bytes), 64):
                         store(q + r * row_bytes + i, load(source + i, F))
-            clear(o, m, l, n_rows)
+            for i in range(n_rows // micro):
+                clear(o + i * micro * row_bytes, m + 4 * MICRO_ROWS * i, l + 4 * MICRO_ROWS * i, micro)
             first = position + tile * per_item
             end = position + smaller(n_tokens, (tile + 1) * per_item)
             begin = larger(np.int64(0), first + 1 - window) // 16 * 16 if window > 0 else np.int64(0)
@@ -361,7 +364,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                 if short:
                     prepare(k_block, v_block, n_keys, shorter)
                     k_block, v_block = shorter, shorter + behind
-                for r in range(0, rolled(n_rows), MICRO_ROWS):
+                for r in range(0, rolled(n_rows), micro):
                     many(
                         q + r * row_bytes,
                         k_block,
@@ -369,8 +372,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                         key,
                         n_keys,
                         o + r * row_bytes,
-                        m + 4 * r,
-                        l + 4 * r,
+                        m + 4 * MICRO_ROWS * (r // micro),
+                        l + 4 * MICRO_ROWS * (r // micro),
                         p,
                         low + 4 * r,
                         high + 4 * r,
@@ -379,7 +382,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
             for r in range(rolled(n_rows)):
                 t = tile * per_item + r // g
                 if t < n_tokens:
-                    f = np.float32(1) / load(l + 4 * r, "f32")
+                    f = np.float32(1) / load(l + 4 * (r // micro * MICRO_ROWS + r % micro), "f32")
                     to = arg(op, 7) + t * arg(op, 8) + (h * g + r % g) * n * 4
                     if whole:
                         for i in range(0, rolled(row_bytes), 64):

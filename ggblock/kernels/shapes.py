@@ -3,7 +3,8 @@ from __future__ import annotations
 
 KEYS = 64          # keys of a block of attention when many tokens are processed
 CHUNK = 256        # positions of a chunk when one token is decoded
-MICRO_ROWS = 8     # query rows of a micro-tile when many tokens are processed
+MICRO_ROWS = 8     # query rows of a micro-tile when many tokens are processed, at most
+FEWER_ROWS = 6     # where a vector takes two of 16 registers: 12 sums hide the adder's four cycles, 8 do not
 
 UNIT_CODES = 512   # bytes of the codes of a unit, 32 columns of 16 rows taken apart: see ``unpacked``
 
@@ -41,11 +42,12 @@ def padded(size: int) -> int:
     return -(-size // 16) * 16
 
 
-def tile_tokens(group: int, size: int) -> int:
-    """Query tokens of an item of attention: about 48 rows, fewer where heads are large, always whole micro-tiles."""
+def tile_tokens(group: int, size: int, micro: int = MICRO_ROWS) -> int:
+    """Query tokens of an item of attention: about 48 rows, fewer where heads are large, always whole micro-tiles of
+    ``micro`` rows."""
     rows = 48 if padded(size) <= 128 else 32
     tokens = max(1, rows // group)
-    while tokens * group % MICRO_ROWS:
+    while tokens * group % micro:
         tokens += 1
     return tokens
 
@@ -57,8 +59,8 @@ def bf16_bytes(size: int) -> int:
 
 def scratch_bytes(group: int, size: int) -> int:
     """Bytes of scratch that a thread of attention needs."""
-    many, one = max(tile_tokens(group, size) * group, group), MICRO_ROWS
-    per_row = 2 * 4 * padded(size) + 4 * 4      # q and o, four words
+    many = max(tile_tokens(group, size, micro) * group for micro in (MICRO_ROWS, FEWER_ROWS))
+    per_row, one = 2 * 4 * padded(size) + 6 * 4, MICRO_ROWS     # q and o, words: two a row and two of eight for six
     most = max(many * per_row + score_bytes(KEYS) + 2 * bf16_bytes(size), one * per_row + score_bytes(CHUNK))
     return -(-(most + 1024) // 4096) * 4096
 
