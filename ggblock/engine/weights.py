@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ..blocks import BlockType
 from ..format import panels
 from ..format.reader import Tensor
-from ..kernels import families, fields, shapes
+from ..kernels import families, fields
+from ..simd.host import host
 from .memory import Arena, address, aligned, buffer, floats
 from .store import kernels
 from .team import Team
@@ -87,8 +88,7 @@ class Weight:
     @property
     def unpacked_bytes(self) -> int:
         """Of a panel as many tokens read it (``kernels.unpacked``)."""
-        family = families.family(self.family)
-        return -(-self.n_cols // 32) * shapes.unit_bytes(family.sub, family.has_offsets)
+        return -(-self.n_cols // 32) * families.unit_bytes(families.family(self.family), host().machine)
 
     @property
     def is_float(self) -> bool:

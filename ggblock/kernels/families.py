@@ -13,7 +13,8 @@ from typing import Any
 
 from ..blocks import by_name, tails
 from ..format import panels
-from ..simd.host import TABLE_MACHINES, WIDE_MACHINES
+from ..simd.host import NARROW_MACHINES, TABLE_MACHINES, WIDE_MACHINES
+from . import shapes
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
             "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
@@ -209,6 +210,16 @@ class FloatFamily:
 def second_bytes(fam: Any) -> int:
     """Bytes of a panel block in the second region, 0 where there is none."""
     return 0 if isinstance(fam, FloatFamily) else 16 * int(fam.second)
+
+
+def in_halves(fam: Any, machine: str) -> bool:
+    """Whether a machine has codes in units as two halves (``narrow``)."""
+    return bool(fam.signed) and machine in NARROW_MACHINES
+
+
+def unit_bytes(fam: Any, machine: str) -> int:
+    """Bytes of 32 columns of a panel taken apart (``unpacked``)."""
+    return shapes.unit_bytes(fam.sub, fam.has_offsets, in_halves(fam, machine))
 
 
 def place(fam: Any, p: Any, second: Any) -> Any:

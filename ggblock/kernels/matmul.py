@@ -40,7 +40,6 @@ from ..simd.vec import MACHINE, load
 from . import block_products, families, unpacked
 from .args import arg, larger, smaller, state, word_stride
 from .fields import LOUD, META, N_TOKENS, TABLED, TABLES, TURN
-from .shapes import unit_bytes
 from .shares import START, end_of, first_of, take
 
 #: Of tiles of tokens shared by threads, each takes most of its share through all panels by itself, if it has so many
@@ -143,7 +142,7 @@ def unpack(typingctx, w, second, to, n_blocks, family):
         def body(i: Any, carried: Any) -> list[Any]:
             p, rest, out = carried
             unpacked.emit_unpack(e, fam, families.place(fam, p, rest), out)
-            size = fam.block // 32 * unit_bytes(fam.sub, fam.has_offsets)
+            size = fam.block // 32 * families.unit_bytes(fam, MACHINE)
             return [e.at(p, fam.n_bytes * 16), e.at(rest, families.second_bytes(fam)), e.at(out, size)]
 
         p, _, out = e.loop(e.i64(0), a[3], 1, a[:3], body)
@@ -182,7 +181,7 @@ def tile_of_units(
                     e.prefetch(at, 64 * line, 2)
             sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, n_tokens, sums, place))
             q_step = unpacked.Q_STEP * n_tokens
-            size = unit_bytes(fam.sub, fam.has_offsets)
+            size = families.unit_bytes(fam, MACHINE)
             return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * n_tokens), *sums]
 
         # where accumulators fill the registers LLVM would move sums to memory and back twice a unit
@@ -223,7 +222,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in block_products.MIXED
     fam = families.family(family)
     in_floats = many == "f" or isinstance(fam, families.FloatFamily)
-    each_unit = 0 if in_floats else unit_bytes(fam.sub, fam.has_offsets)
+    each_unit = 0 if in_floats else families.unit_bytes(fam, MACHINE)
     second, sliced, block_columns = families.second_bytes(fam), one == "1t", int(fam.block)
     rows = "slices" if sliced else "whole"
     block_bytes, table_columns = (0 if in_floats else 16 * fam.n_bytes), TABLED["1t"][1]

@@ -8,51 +8,56 @@ the machine multiplies, and kernels of super-blocks compile in half the time. G 
 174; AVX2 on the same core: Q4_K 107 and 121, Q6_K 60 and 89, TQ1_0 59 and 124. Types of 32 weights a block gain nothing
 (SmolLM2's Q4_1).
 
-Where codes times the scales of their sub-blocks fit a byte (``families.Folded``) and dot products are one instruction,
-units hold these products, exactly: a block then has one scale, and its sub-blocks of 16 are multiplied together (Q2_K
-126 and 143, Q3_K 147 and 174).
-
 A *unit* is 32 columns of 16 rows: the codes as the machine multiplies them, bytes (8, 16 rows, 4 columns); the scales
 of its sub-blocks, float32 (32 / sub, 16), or of the block in the first place; where the family has offsets, these, of
-the same shape. What a row lacks in its last unit, where it ends in 16 columns, has code, scale and offset zero.
+the same shape. Where dot products are several instructions codes and scales may look otherwise (``narrow``). What a row
+lacks in its last unit, where it ends in 16 columns, has scale and offset zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
 from ..simd.emit import Emit
-from .block_products import NARROW, dots, shift_of, sum_word, together
+from . import families, narrow
+from .block_products import dots, shift_of, sum_word, together
 from .fields import META
-from .shapes import UNIT_CODES, unit_bytes
+from .shapes import UNIT_CODES
 
 
 def emit_unpack(e: Emit, fam: Any, p: Any, to: Any) -> None:
     """The panel block of ``fam`` at ``p`` as whole units at ``to``."""
-    shared, size, each = fam.prepare(e, p), unit_bytes(fam.sub, fam.has_offsets), 32 // fam.sub
-    n_subs, n_scales = fam.block // fam.sub, 32 // (_folded(e, fam) or fam).sub
+    shared, size, each = fam.prepare(e, p), families.unit_bytes(fam, e.machine.name), 32 // fam.sub
+    n_subs, n_scales, scales = fam.block // fam.sub, 32 // (_folded(e, fam) or fam).sub, _at_scales(e, fam)
     whole_numbers = []
     for s in range(-(-n_subs // each) * each):
         unit, within = s // each * size, s % each
         if s < n_subs:
             codes, scale, offset = _sub_block(e, fam, p, shared, s)
         else:
-            codes, scale, offset = [e.zero("i8x64")] * (fam.sub // 4), e.zero("f32x16"), e.zero("f32x16")
+            codes, scale, offset = [e.zero("i8x64")] * len(codes), e.zero("f32x16"), e.zero("f32x16")
         for k, value in enumerate(codes):
-            e.store(to, unit + 64 * (within * fam.sub // 4 + k), value)
-        if _has_whole_scales(e, fam):
+            half, group = divmod(k, fam.sub // 4)
+            e.store(to, unit + UNIT_CODES * half + 64 * (within * fam.sub // 4 + group), value)
+        if narrow.has_whole_scales(e, fam):
             whole_numbers.append(fam.parts(e, p, shared, s)[0] if s < n_subs else e.zero("i32x16"))
             if within:
                 low, high = whole_numbers[-2:]
-                e.store(to, unit + UNIT_CODES, e.b.or_(e.and_(low, 0xFFFF), e.shl(high, 16)))
-                e.store(to, unit + UNIT_CODES + 64, fam.whole(e, shared)[0])
+                e.store(to, unit + scales, e.b.or_(e.and_(low, 0xFFFF), e.shl(high, 16)))
+                e.store(to, unit + scales + 64, fam.whole(e, shared)[0])
         elif within < n_scales:
-            e.store(to, unit + UNIT_CODES + 64 * within, scale)
+            e.store(to, unit + scales + 64 * within, scale)
         if fam.has_offsets:
-            e.store(to, unit + UNIT_CODES + 64 * (each + within), offset)
+            e.store(to, unit + scales + 64 * (each + within), offset)
+
+
+def _at_scales(e: Emit, fam: Any) -> int:
+    """Where the scales are in a unit."""
+    return UNIT_CODES * (1 + narrow.in_halves(e, fam))
 
 
 def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int) -> tuple[list[Any], Any, Any]:
@@ -63,13 +68,10 @@ def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int) -> tuple[list[Any
         return fam.folded_codes(e, p, shared, s), e.b.fneg(whole) if folded.signed else whole, offset
     lift = _lift(e, fam)
     scale = e.b.fmul(scale, e.const("f32x16", 2.0**-lift)) if lift else scale
+    if narrow.in_halves(e, fam):
+        both = [narrow.halves(e, fam, p, s, k) for k in range(fam.sub // 4)]
+        return [upper for upper, _ in both] + [lower for _, lower in both], scale, offset
     return [_codes(e, fam, p, s, k) for k in range(fam.sub // 4)], scale, offset
-
-
-def _has_whole_scales(e: Emit, fam: Any) -> bool:
-    """Whether units have the scales of two sub-blocks as whole numbers of 16 bits, and then the factor of both: where
-    products are first summed in int16, these sums are multiplied by them as they are widened."""
-    return bool(e.machine.narrow and fam.sub == 16 and fam.max_scale and not fam.signed)
 
 
 def _folded(e: Emit, fam: Any) -> Any:
@@ -120,114 +122,73 @@ class Sums:
             self._e.order(self._at)
 
 
-def _add(
-    e: Emit, fam: Any, unit: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, tokens: int, sums: Sums,
-    loud: bool = False,
-) -> list[Any]:  # fmt: skip
-    """Adds to the sums of all tokens what a unit adds with the terms of activations at ``bases``; returns them unless
-    they are in memory. ``unit``: what says of the unit's codes what ``fam`` says of those in a block. ``loud``: the
-    activations' scale is negative.
+def _steps(
+    e: Emit, unit: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, with_offset: list[int], loud: bool
+) -> Iterator[tuple[list[Any], Any, list[int], list[tuple[int, Any]]]]:
+    """What a unit adds, as ``narrow.steps`` has it.
 
     Where a type takes the same power of two off all of its codes, the dot products start with what that takes off them:
     a shift, which costs nothing beside dot products, instead of a multiply-add, which costs as much as one of them.
     Sub-blocks of 16 are added up before the activations' scale is applied, if registers hold the results meanwhile.
     """
-    b, groups, sums = e.b, unit.sub // 4, sums.copy()
-    n_scales, n_offsets, whole = 32 // unit.sub, 32 // fam.sub if fam.has_offsets else 0, _has_whole_scales(e, fam)
-    narrow = bool(e.machine.narrow) and not unit.signed
-    zero = int(unit.zero) if narrow else 0
+    b, groups, n_scales, shift = e.b, unit.sub // 4, 32 // unit.sub, shift_of(e, unit)
+    left = None if shift is None else shift - _lift(e, unit)
 
-    def codes(within: int) -> Any:
-        return lambda k: e.load(p, 64 * (within * groups + k), "i8x64")
-
-    def dot_products(within: int) -> list[Any]:
-        shift, starts = None if narrow else shift_of(e, unit), None
-        if shift is not None:
-            left, at = shift - _lift(e, unit), sum_word(unit, within, True) * tokens * 4
+    def found(within: int) -> list[Any]:
+        starts = None
+        if left is not None:
+            at = sum_word(unit, within, True) * tokens * 4
             starts = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
             starts = [b.ashr(v, e.const("i32x16", left)) if left else v for v in starts]
-        acc = dots(e, unit, codes(within), bases, within * groups, tokens, starts)
+
+        def codes(k: int) -> Any:
+            return e.load(p, 64 * (within * groups + k), "i8x64")
+
+        acc = dots(e, unit, codes, bases, within * groups, tokens, starts)
         return [e.i_to_f32(together(e, [of_one[t] for of_one in acc])) for t in range(tokens)]
 
     def scale(within: int) -> Any:
         value = e.load(p, UNIT_CODES + 64 * within, "f32x16")
-        if whole:
-            both, factor = e.load(p, UNIT_CODES, "i32x16"), e.load(p, UNIT_CODES + 64, "f32x16")
-            value = b.fmul(factor, e.i_to_f32(e.ashr(both if within else e.shl(both, 16), 16)))
         return b.fneg(value) if loud else value
 
-    def finish(values: list[Any], factor: Any, which: range, taken: list[tuple[int, Any]]) -> None:
+    if n_scales == 1 or e.machine.pins:
+        for within in range(n_scales):
+            yield found(within), scale(within), with_offset[within::n_scales], []
+    else:
+        values = [b.fmul(value, scale(0)) for value in found(0)]
+        values = [e.fma(value, scale(1), before) for value, before in zip(found(1), values, strict=True)]
+        yield values, None, with_offset, []
+
+
+def _add(
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, tokens: int, sums: Sums, loud: bool = False
+) -> list[Any]:
+    """Adds to the sums of all tokens what a unit adds with the terms of activations at ``bases``; returns them unless
+    they are in memory. ``loud``: the activations' scale is negative."""
+    sums, scales = sums.copy(), _at_scales(e, fam)
+    with_offset = list(range(32 // fam.sub)) if fam.has_offsets else []
+    if e.machine.narrow:
+        steps = narrow.steps(e, fam, p, bases, meta, tokens, scales, with_offset, loud)
+    else:
+        steps = _steps(e, _folded(e, fam) or fam, p, bases, meta, tokens, with_offset, loud)
+    for values, factor, subs, taken in steps:
         sums.settle()
-        offsets = [(sum_word(fam, i), e.load(p, UNIT_CODES + 64 * (32 // fam.sub + i), "f32x16")) for i in which]
+        offsets = [(sum_word(fam, i), e.load(p, scales + 64 * (32 // fam.sub + i), "f32x16")) for i in subs]
         for t, value in enumerate(values):
             d = e.splat_load(meta, t * 4, "f32")
-            total = e.fma(value, b.fmul(factor, d) if factor else d, sums[t])
+            total = e.fma(value, e.b.fmul(factor, d) if factor else d, sums[t])
             for word, offset in offsets + taken:
                 total = e.fma(offset, e.splat_load(meta, (word * tokens + t) * 4, "f32"), total)
             sums[t] = total
-
-    if narrow and len(bases) == 1:
-        acc = [e.zero("i32x16")] * tokens
-        for within in range(n_scales):
-            starts = _starts(e, unit, meta, within, tokens)
-            factors = e.load(p, UNIT_CODES, "i16x32") if whole else None
-            if factors is not None:
-                factors = e.shuffle(factors, [i // 2 * 2 + within for i in range(32)])
-            acc = _narrow_dots(e, unit, codes(within), bases[0], within * groups, starts, acc, factors)
-            if not whole:
-                finish([e.i_to_f32(v) for v in acc], scale(within), range(n_offsets)[within::n_scales], [])
-                acc = [e.zero("i32x16")] * tokens
-        if whole:
-            factor = e.load(p, UNIT_CODES + 64, "f32x16")
-            finish([e.i_to_f32(v) for v in acc], factor, range(n_offsets), [])
-    elif n_scales == 1 or e.machine.pins:
-        for within in range(n_scales):
-            values, factor, taken = dot_products(within), scale(within), []
-            if zero:
-                taken = [(sum_word(unit, within), b.fmul(factor, e.const("f32x16", zero if loud else -zero)))]
-            finish(values, factor, range(n_offsets)[within::n_scales], taken)
-    else:
-        values = [b.fmul(value, scale(0)) for value in dot_products(0)]
-        values = [e.fma(value, scale(1), before) for value, before in zip(dot_products(1), values, strict=True)]
-        finish(values, None, range(n_offsets), [])
     sums.settle()
     return sums.values if sums.values[0] is not None else []
-
-
-def _starts(e: Emit, unit: Any, meta: Any, within: int, tokens: int) -> list[Any]:
-    """What the products of a sub-block start with in int16, by token: what a type takes off its codes."""
-    if not unit.zero:
-        return [e.zero("i16x32")] * tokens
-    at, shift = sum_word(unit, within, True) * tokens * 4, int(unit.zero).bit_length() - 1
-    words = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
-    return [e.shl(e.bitcast(word, "i16x32"), shift) for word in words]
-
-
-def _narrow_dots(
-    e: Emit, unit: Any, codes: Any, base: Any, first: int, starts: list[Any], acc: list[Any], factors: Any
-) -> list[Any]:
-    """``acc`` plus ``factors`` times the dot products of a sub-block with one term, for machines that sum products in
-    int16 first. What ``starts`` take off codes is taken off there: only what is left at the end must fit, so Q6_K's
-    sub-blocks and Q5_0's are widened once instead of twice."""
-    (add, widen), tokens, zero = e.machine.narrow, len(starts), int(unit.zero)
-    groups, each = unit.sub // 4, NARROW // max(unit.max_code - zero, zero)
-    assert each >= groups or not zero
-    for begin in range(0, groups, each):
-        pairs = list(starts)
-        for k in range(begin, min(groups, begin + each)):
-            value = codes(k)
-            for t in range(tokens):
-                pairs[t] = add(e.b, pairs[t], value, e.bytes4(base, ((first + k) * tokens + t) * 4))
-            pairs = e.pin(pairs)
-        acc = [widen(e.b, a, v, factors) for a, v in zip(acc, pairs, strict=True)]
-    return acc
 
 
 def emit_unit(
     e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: Sums
 ) -> list[Any]:
     """The unit at ``p`` against ``tokens`` tokens; returns the new sums. ``mode``: "1", "2" or "1+" (``matmul``)."""
-    add = partial(_add, e, fam, _folded(e, fam) or fam, p, meta=meta, tokens=tokens, sums=sums)
+    add = partial(_add, e, fam, p, meta=meta, tokens=tokens, sums=sums)
     if mode != "1+":
         return add((q, q2)[: int(mode)])
     # a negative scale says that there is a second term, to all tokens of the tile

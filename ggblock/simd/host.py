@@ -32,6 +32,10 @@ _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 _BF16 = ("avx512bf16", "avx512vbmi")  # both, but in Cooper Lake
 
 
+#: Machines that first sum products of bytes in int16 (``machines.Machine.narrow``): ``kernels.narrow``.
+NARROW_MACHINES = ("avx2",)
+
+
 @dataclass(frozen=True)
 class Host:
     """What code is generated for: a CPU name and features in LLVM's spelling, and our machine's name."""

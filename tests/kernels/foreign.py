@@ -47,7 +47,7 @@ def assembly(module_text: str, machine: str) -> str:
 def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
     """For ``machine``, a loop over the blocks of one panel against one token, or over its units (``kernels.unpacked``)
     against ``tokens``; mode "unpack": one that makes units of blocks. ``q4_k+128``: of such tails."""
-    from ggblock.kernels import block_products, families, shapes, unpacked
+    from ggblock.kernels import block_products, families, unpacked
     from ggblock.simd.emit import F32, I64, Emit
 
     module = ir.Module()
@@ -67,7 +67,7 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
         if mode == "f" or isinstance(fam, families.FloatFamily):
             return block_products.block_float(e, fam, at, x, tokens, carried)
         if tokens > 1:
-            unit = e.at(p, i, shapes.unit_bytes(fam.sub, fam.has_offsets))
+            unit = e.at(p, i, families.unit_bytes(fam, machine))
             m = e.at(meta, i, unpacked.META_STEP * tokens)
             x, second = (e.at(v, i, unpacked.Q_STEP * tokens) for v in (q, q2))
             sums = unpacked.Sums(e, tokens, carried)

@@ -86,7 +86,7 @@ class Matrix:
 
 def offset_of(name: str) -> int:
     """The largest number that is added to a code to make it an unsigned byte, in the type's own steps."""
-    signed = MACHINE.signed_bias
+    signed = 128 if MACHINE.narrow else MACHINE.signed_bias
     known = {
         "q4_0": 8,
         "q5_0": 16,
