@@ -8,6 +8,10 @@ the machine multiplies, and kernels of super-blocks compile in half the time. G 
 174; AVX2 on the same core: Q4_K 107 and 121, Q6_K 60 and 89, TQ1_0 59 and 124. Types of 32 weights a block gain nothing
 (SmolLM2's Q4_1).
 
+Where codes times the scales of their sub-blocks fit a byte (``families.Folded``) and dot products are one instruction,
+units hold these products, exactly: a block then has one scale, and its sub-blocks of 16 are multiplied together (Q2_K
+126 and 143, Q3_K 147 and 174).
+
 A *unit* is 32 columns of 16 rows: the codes as the machine multiplies them, bytes (8, 16 rows, 4 columns); the scales
 of its sub-blocks, float32 (32 / sub, 16), or of the block in the first place; where the family has offsets, these, of
 the same shape. Where dot products are several instructions codes and scales may look otherwise (``narrow``). What a row
