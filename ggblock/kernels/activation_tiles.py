@@ -54,28 +54,29 @@ def _spread(e: Emit, codes: list[Any], to: Any, at: int) -> list[Any]:
     return out
 
 
+def _folded(e: Emit, value: Any, n: int) -> Any:
+    """A vector's lanes added up into ``n``, those that are ``n`` apart."""
+    while value.type.count > n:
+        half = value.type.count // 2
+        value = e.b.add(e.part(value, 0, half), e.part(value, half, half))
+    return value
+
+
 def _sums(e: Emit, parts: list[Any]) -> Any:
     """Sums of the codes of 16 columns by token, <TILE x i32>, from what ``_spread`` returned."""
     total = e.zero("i32x16")
     for part in parts:
         total = e.dot_us(total, e.const("i8x64", 1), part)
-    n = 16
-    while n > TILE:
-        n //= 2
-        total = e.b.add(e.part(total, 0, n), e.part(total, n, n))
-    return total
+    return _folded(e, total, TILE)
 
 
 def _pairs(e: Emit, parts: list[Any]) -> Any:
     """Of 16 columns by token the sums of every first and second of four and of every third and fourth, int16 beside
-    each other, negative: <TILE x i32>, from what ``_spread`` returned."""
+    each other, negative: <2 TILE x i16>, from what ``_spread`` returned."""
     assert e.machine.narrow and TILE == 4
     (part,) = parts
-    sums, n = e.machine.narrow[0](e.b, e.zero("i16x32"), e.const("i8x64", 1), part), 32
-    while n > 2 * TILE:
-        n //= 2
-        sums = e.b.add(e.part(sums, 0, n), e.part(sums, n, n))
-    return e.b.sub(e.zero(f"i16x{n}"), sums)
+    sums = e.machine.narrow[0](e.b, e.zero("i16x32"), e.const("i8x64", 1), part)
+    return e.b.sub(e.zero(f"i16x{2 * TILE}"), _folded(e, sums, 2 * TILE))
 
 
 @intrinsic(prefer_literal=True)

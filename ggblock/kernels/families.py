@@ -14,7 +14,7 @@ from typing import Any
 from ..blocks import by_name, tails
 from ..format import panels
 from ..simd.host import NARROW_MACHINES, TABLE_MACHINES, WIDE_MACHINES
-from . import shapes
+from .shapes import UNIT_CODES
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
             "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
@@ -213,13 +213,19 @@ def second_bytes(fam: Any) -> int:
 
 
 def in_halves(fam: Any, machine: str) -> bool:
-    """Whether a machine has codes in units as two halves (``narrow``)."""
+    """Whether a machine has codes in units (``unpacked``) as two bytes each: all upper halves, then, ``UNIT_CODES`` on,
+    all lower ones. See ``narrow``."""
     return bool(fam.signed) and machine in NARROW_MACHINES
 
 
+def scales_at(fam: Any, machine: str) -> int:
+    """Where the scales of a unit begin, behind its codes."""
+    return UNIT_CODES * (1 + in_halves(fam, machine))
+
+
 def unit_bytes(fam: Any, machine: str) -> int:
-    """Bytes of 32 columns of a panel taken apart (``unpacked``)."""
-    return shapes.unit_bytes(fam.sub, fam.has_offsets, in_halves(fam, machine))
+    """Bytes of a unit: codes, and float32 scales and offsets of 16 rows for each sub-block."""
+    return scales_at(fam, machine) + 32 // int(fam.sub) * 64 * (1 + fam.has_offsets)
 
 
 def place(fam: Any, p: Any, second: Any) -> Any:

@@ -179,7 +179,7 @@ def tile_of_units(
                 at = at if whole else builder.add(at, builder.mul(builder.sdiv(i, each), further))
                 for line in range(n_lines):
                     e.prefetch(at, 64 * line, 2)
-            sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, n_tokens, sums, place))
+            sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, sums, place))
             q_step = unpacked.Q_STEP * n_tokens
             size = families.unit_bytes(fam, MACHINE)
             return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * n_tokens), *sums]

@@ -10,8 +10,8 @@ Whole numbers that scale sub-blocks of 16 multiply the sums as they are widened,
 one float (``has_whole_scales``).
 
 Signed codes of full range would have to be widened after each product, and their signs moved to the activations before.
-So their units have the upper and the lower four bits of ``code + 128`` as bytes of their own (``in_halves``): twice the
-products, each as cheap as those of a 4-bit type.
+So their units have the upper and the lower four bits of ``code + 128`` as bytes of their own (``families.in_halves``):
+twice the products, each as cheap as those of a 4-bit type.
 
 G multiply-adds a second and core of Zen 4, before and after: Q6_K 93 and 113, Q3_K 107 and 114, MXFP4 89 and 114, Q5_0
 117 and 130, Q8_0 and IQ4_XS 63 and 70.
@@ -19,21 +19,16 @@ G multiply-adds a second and core of Zen 4, before and after: Q6_K 93 and 113, Q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ..simd.emit import Emit
-from . import families
 from .block_products import NARROW, dots, sum_word, together
+from .families import in_halves, scales_at
 from .shapes import UNIT_CODES
 
 #: What is taken off codes in halves, and of that what the upper halves start with, in their own steps.
 RAISED, RAISED_UPPER = 128, 8
-
-
-def in_halves(e: Emit, fam: Any) -> bool:
-    """Whether units have codes as two bytes each: all upper halves, then, ``UNIT_CODES`` on, all lower ones."""
-    return families.in_halves(fam, e.machine.name)
 
 
 def halves(e: Emit, fam: Any, p: Any, s: int, k: int) -> tuple[Any, Any]:
@@ -48,15 +43,14 @@ def has_whole_scales(e: Emit, fam: Any) -> bool:
 
 
 def steps(
-    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, at_scales: int, with_offset: list[int],
-    loud: bool,
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, with_offset: list[int], loud: bool
 ) -> Iterator[tuple[list[Any], Any, list[int], list[tuple[int, Any]]]]:
     """What a unit adds to the sums of all tokens, in steps: dot products by token, <16 x float>, their factor, which
     sub-blocks' offsets (of ``with_offset``) are added with them, and other offsets, each with its word of the meta.
-    ``at_scales``: where the scales are."""
-    whole, n_subs = has_whole_scales(e, fam), 32 // fam.sub
-    sums_of = _halves_dots if in_halves(e, fam) else _dots
-    zeros = [e.zero("i32x16")] * tokens
+    """
+    whole, halved, alone = has_whole_scales(e, fam), in_halves(fam, e.machine.name), len(bases) == 1
+    at_scales, n_subs, groups = scales_at(fam, e.machine.name), 32 // fam.sub, fam.sub // 4
+    sums_of, zeros = _halves_dots if halved else _dots, [e.zero("i32x16")] * tokens
 
     def scale(within: int) -> Any:
         value = e.load(p, at_scales + 64 * within, "f32x16")
@@ -65,7 +59,7 @@ def steps(
             value = e.b.fmul(factor, e.i_to_f32(e.ashr(both if within else e.shl(both, 16), 16)))
         return e.b.fneg(value) if loud else value
 
-    if whole and len(bases) == 1:
+    if whole and alone:
         acc = zeros
         for within in range(n_subs):
             factors = e.shuffle(e.load(p, at_scales, "i16x32"), [i // 2 * 2 + within for i in range(32)])
@@ -74,28 +68,22 @@ def steps(
         return
     for within in range(n_subs):
         taken = []
-        if len(bases) == 1:
-            terms = [sums_of(e, fam, p, bases[0], within, _starts(e, fam, meta, within, tokens), zeros, None)]
-        elif in_halves(e, fam):
-            terms = [sums_of(e, fam, p, base, within, [e.zero("i16x32")] * tokens, zeros, None) for base in bases]
+        if alone or halved:
+            starts = _starts(e, fam, meta, within, tokens) if alone else [e.zero("i16x32")] * tokens
+            terms = [sums_of(e, fam, p, base, within, starts, zeros, None) for base in bases]
         else:
-            groups = fam.sub // 4
-            codes = _codes(e, p, within * groups)
-            terms = dots(e, fam, codes, bases, within * groups, tokens)
+            first = 64 * within * groups
+            terms = dots(e, fam, lambda k, at=first: e.load(p, at + 64 * k, "i8x64"), bases, within * groups, tokens)
         values = [e.i_to_f32(together(e, [of_one[t] for of_one in terms])) for t in range(tokens)]
-        factor, zero = scale(within), RAISED if in_halves(e, fam) else int(fam.zero)
-        if zero and len(bases) > 1:
+        factor, zero = scale(within), RAISED if halved else int(fam.zero)
+        if zero and not alone:
             taken = [(sum_word(fam, within), e.b.fmul(factor, e.const("f32x16", zero if loud else -zero)))]
         yield values, factor, with_offset[within : within + 1], taken
 
 
-def _codes(e: Emit, p: Any, first: int) -> Callable[[int], Any]:
-    return lambda k: e.load(p, 64 * (first + k), "i8x64")
-
-
 def _starts(e: Emit, fam: Any, meta: Any, within: int, tokens: int) -> list[Any]:
     """What the products of a sub-block start with in int16, by token: what a type takes off its codes."""
-    zero = RAISED_UPPER if in_halves(e, fam) else int(fam.zero)
+    zero = RAISED_UPPER if in_halves(fam, e.machine.name) else int(fam.zero)
     if not zero:
         return [e.zero("i16x32")] * tokens
     at = sum_word(fam, within, True) * tokens * 4

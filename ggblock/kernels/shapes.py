@@ -9,12 +9,6 @@ FEWER_ROWS = 6     # where a vector takes two of 16 registers: 12 sums hide the 
 UNIT_CODES = 512   # bytes of the codes of a unit, 32 columns of 16 rows taken apart: see ``unpacked``
 
 
-def unit_bytes(sub: int, has_offsets: bool, in_halves: bool) -> int:
-    """Bytes of a unit of a family with sub-blocks of ``sub``: codes, a byte each or two, and float32 scales and offsets
-    of 16 rows. ``families.unit_bytes`` knows which."""
-    return UNIT_CODES * (1 + in_halves) + 32 // sub * 64 * (1 + has_offsets)
-
-
 def weight_bytes(keys: int) -> int:
     """Of a row of softmax weights as codes (``attention_q8_0``): two bytes a key, a float32, and room to stay aligned.
     """

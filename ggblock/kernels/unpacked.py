@@ -36,8 +36,8 @@ from .shapes import UNIT_CODES
 def emit_unpack(e: Emit, fam: Any, p: Any, to: Any) -> None:
     """The panel block of ``fam`` at ``p`` as whole units at ``to``."""
     shared, size, each = fam.prepare(e, p), families.unit_bytes(fam, e.machine.name), 32 // fam.sub
-    n_subs, n_scales, scales = fam.block // fam.sub, 32 // (_folded(e, fam) or fam).sub, _at_scales(e, fam)
-    whole_numbers = []
+    n_subs, n_scales = fam.block // fam.sub, 32 // (_folded(e, fam) or fam).sub
+    scales, low = families.scales_at(fam, e.machine.name), None
     for s in range(-(-n_subs // each) * each):
         unit, within = s // each * size, s % each
         if s < n_subs:
@@ -48,20 +48,15 @@ def emit_unpack(e: Emit, fam: Any, p: Any, to: Any) -> None:
             half, group = divmod(k, fam.sub // 4)
             e.store(to, unit + UNIT_CODES * half + 64 * (within * fam.sub // 4 + group), value)
         if narrow.has_whole_scales(e, fam):
-            whole_numbers.append(fam.parts(e, p, shared, s)[0] if s < n_subs else e.zero("i32x16"))
+            number = fam.parts(e, p, shared, s)[0] if s < n_subs else e.zero("i32x16")
             if within:
-                low, high = whole_numbers[-2:]
-                e.store(to, unit + scales, e.b.or_(e.and_(low, 0xFFFF), e.shl(high, 16)))
+                e.store(to, unit + scales, e.b.or_(e.and_(low, 0xFFFF), e.shl(number, 16)))
                 e.store(to, unit + scales + 64, fam.whole(e, shared)[0])
+            low = number
         elif within < n_scales:
             e.store(to, unit + scales + 64 * within, scale)
         if fam.has_offsets:
             e.store(to, unit + scales + 64 * (each + within), offset)
-
-
-def _at_scales(e: Emit, fam: Any) -> int:
-    """Where the scales are in a unit."""
-    return UNIT_CODES * (1 + narrow.in_halves(e, fam))
 
 
 def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int) -> tuple[list[Any], Any, Any]:
@@ -72,7 +67,7 @@ def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int) -> tuple[list[Any
         return fam.folded_codes(e, p, shared, s), e.b.fneg(whole) if folded.signed else whole, offset
     lift = _lift(e, fam)
     scale = e.b.fmul(scale, e.const("f32x16", 2.0**-lift)) if lift else scale
-    if narrow.in_halves(e, fam):
+    if families.in_halves(fam, e.machine.name):
         both = [narrow.halves(e, fam, p, s, k) for k in range(fam.sub // 4)]
         return [upper for upper, _ in both] + [lower for _, lower in both], scale, offset
     return [_codes(e, fam, p, s, k) for k in range(fam.sub // 4)], scale, offset
@@ -98,15 +93,15 @@ def _codes(e: Emit, fam: Any, p: Any, s: int, k: int) -> Any:
 
 
 class Sums:
-    """The sums of a tile of ``tokens`` tokens, each <16 x float>: values, or in memory at ``at``.
+    """The sums of a tile's tokens, each <16 x float>: ``values``, or none of these and in memory at ``at``.
 
     In memory where accumulators of dot products fill the registers: each sum is then loaded and stored once a unit,
     where LLVM stored and loaded all of them twice. G multiply-adds a second and core of Zen 4, AVX2: Q4_1 112 and 127,
     Q4_K 122 and 127, Q6_K 87 and 93, Q3_K 100 and 107.
     """
 
-    def __init__(self, e: Emit, tokens: int, values: list[Any] | None = None, at: Any = None) -> None:
-        self._e, self.values, self._at = e, list(values or [None] * tokens), at
+    def __init__(self, e: Emit, values: list[Any], at: Any = None) -> None:
+        self._e, self.values, self._at = e, list(values), at
 
     def __getitem__(self, t: int) -> Any:
         return self.values[t] if self._at is None else self._e.load(self._at, 64 * t, "f32x16")
@@ -118,7 +113,7 @@ class Sums:
             self._e.store(self._at, 64 * t, value)
 
     def copy(self) -> Sums:
-        return Sums(self._e, len(self.values), self.values, self._at)
+        return Sums(self._e, self.values, self._at)
 
     def settle(self) -> None:
         """What is computed before this place is not computed after it, nor the other way round."""
@@ -169,10 +164,10 @@ def _add(
 ) -> list[Any]:
     """Adds to the sums of all tokens what a unit adds with the terms of activations at ``bases``; returns them unless
     they are in memory. ``loud``: the activations' scale is negative."""
-    sums, scales = sums.copy(), _at_scales(e, fam)
+    sums, scales = sums.copy(), families.scales_at(fam, e.machine.name)
     with_offset = list(range(32 // fam.sub)) if fam.has_offsets else []
     if e.machine.narrow:
-        steps = narrow.steps(e, fam, p, bases, meta, tokens, scales, with_offset, loud)
+        steps = narrow.steps(e, fam, p, bases, meta, tokens, with_offset, loud)
     else:
         steps = _steps(e, _folded(e, fam) or fam, p, bases, meta, tokens, with_offset, loud)
     for values, factor, subs, taken in steps:
@@ -185,7 +180,7 @@ def _add(
                 total = e.fma(offset, e.splat_load(meta, (word * tokens + t) * 4, "f32"), total)
             sums[t] = total
     sums.settle()
-    return sums.values if sums.values[0] is not None else []
+    return sums.values
 
 
 def emit_unit(

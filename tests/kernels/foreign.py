@@ -70,8 +70,7 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
             unit = e.at(p, i, families.unit_bytes(fam, machine))
             m = e.at(meta, i, unpacked.META_STEP * tokens)
             x, second = (e.at(v, i, unpacked.Q_STEP * tokens) for v in (q, q2))
-            sums = unpacked.Sums(e, tokens, carried)
-            return unpacked.emit_unit(e, fam, unit, x, second, m, tokens, mode, sums)
+            return unpacked.emit_unit(e, fam, unit, x, second, m, tokens, mode, unpacked.Sums(e, carried))
         limit, second, words = e.const("f32", 1.0), e.at(q2, i, fam.block), block_products.Words(e, meta, blocks)
         return [block_products.block(e, fam, at, x, second, words, None, mode, limit, carried[0])]
 

@@ -25,6 +25,7 @@ def test_host_and_machines_agree() -> None:
     looks_up = {name for name, m in machines.MACHINES.items() if m.lookup64 or m.lookup_rows}
     assert set(host.TABLE_MACHINES) == looks_up
     assert set(host.WIDE_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_wide}
+    assert set(host.NARROW_MACHINES) == {name for name, m in machines.MACHINES.items() if m.narrow}
     assert all(name == m.name for name, m in machines.MACHINES.items())
 
 
