@@ -23,14 +23,14 @@ TILE_TOKENS = {"avx512bf16": 8, "avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4,
 BF16_MACHINES = ("avx512bf16",)
 
 #: Machines that look up bytes in tables faster than they multiply single bits: ``kernels.sign_tables``.
-TABLE_MACHINES = ("avx512bf16", "avx512", "avx2")
+TABLE_MACHINES = ("avx512bf16", "avx512", "avxvnni", "avx2")
 
 #: Machines that multiply signed codes of full range faster by activations of 16 bits: ``kernels.wide``.
 WIDE_MACHINES = ("avx2",)
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 _BF16 = ("avx512bf16", "avx512vbmi")  # both, but in Cooper Lake
-
+_VNNI_256 = ("avx512f", "avx512vl", "avx512vnni")  # have AVX-VNNI's instruction in other bytes
 
 #: Machines that first sum products of bytes in int16 (``machines.Machine.narrow``): ``kernels.narrow``.
 NARROW_MACHINES = ("avx2",)
@@ -43,6 +43,8 @@ class Host:
     cpu: str
     features: str
     machine: str
+    #: Whether the CPU has the machine's dot product only in AVX-512's encoding.
+    stands_in: bool = False
 
 
 def _detect(arch: str, features: dict[str, bool]) -> str:
@@ -56,10 +58,11 @@ def _detect(arch: str, features: dict[str, bool]) -> str:
 
 
 def _runs_on(machine: str, features: dict[str, bool]) -> bool:
+    its_own = ("avxvnni",) if features.get("avxvnni") else _VNNI_256
     needs = {
         "avx512bf16": (*_AVX512, *_BF16),
         "avx512": _AVX512,
-        "avxvnni": ("avxvnni", "avx2", "fma", "f16c"),
+        "avxvnni": (*its_own, "avx2", "fma", "f16c"),
         "avx2": ("avx2", "fma", "f16c"),
         "neon": ("dotprod",),
         "portable": (),
@@ -71,7 +74,8 @@ def _runs_on(machine: str, features: dict[str, bool]) -> bool:
 def host() -> Host:
     """The target of this process.
 
-    Raises ``SettingError`` where ``GGBLOCK_MACHINE`` names no machine, or one that this CPU cannot run.
+    Raises ``SettingError`` where ``GGBLOCK_MACHINE`` names no machine, or one that this CPU cannot run. A CPU with
+    AVX-512 can stand in for "avxvnni": code is that of the machine, but its dot product in AVX-512's encoding.
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -102,4 +106,9 @@ def host() -> Host:
             elif arch.startswith("aarch64"):
                 cpu, features = "generic", {}
         features = {name: on and not any(name.startswith(d) for d in drop) for name, on in features.items()}
-    return Host(cpu, ",".join(("+" if on else "-") + name for name, on in sorted(features.items())), machine)
+    stands_in = machine == "avxvnni" and not features["avxvnni"]
+    if stands_in:
+        features["avxvnni"] = True
+    return Host(
+        cpu, ",".join(("+" if on else "-") + name for name, on in sorted(features.items())), machine, stands_in
+    )

@@ -9,8 +9,11 @@ operation is rounded on its own, so the result is the same to the bit on every m
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
+
+import llvmlite.binding as llvm
 
 from ..errors import SettingError
 from .host import host
@@ -63,7 +66,25 @@ def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL, strict
     foreign = [name for name in outside if name not in PLAIN_C]
     if foreign:
         raise TypeError(f"{function.__qualname__} does not stand alone: it calls {', '.join(foreign)}")
-    return compiled._wrapper_name, library.serialize_using_object_code()[2][0]
+    return compiled._wrapper_name, (_reencoded if host().stands_in else _object_code)(library)
+
+
+def _object_code(library: Any) -> bytes:
+    code: bytes = library.serialize_using_object_code()[2][0]
+    return code
+
+
+def _reencoded(library: Any) -> bytes:
+    """For AVX-VNNI where AVX-512 stands in for it: the assembler takes the other encoding of the same instructions."""
+    llvm.initialize_native_asmparser()
+    ours = cpu_target.target_context.codegen()._tm
+    lines = ours.emit_assembly(library._final_module).replace("{vex}", "{evex}").splitlines()
+    escaped = (re.sub(r'["\\\\]', lambda found: f"\\{ord(found[0]):02x}", line) for line in lines)
+    module = llvm.parse_assembly("".join(f'module asm "{line}"\n' for line in escaped))
+    module.triple = ours.triple
+    both = llvm.Target.from_triple(ours.triple).create_target_machine(features="+avx512vl,+avx512vnni")
+    code: bytes = both.emit_object(module)
+    return code
 
 
 def _helper(function: Callable[..., Any], fastmath: Any) -> Any:

@@ -72,7 +72,8 @@ def joined(b: Any, parts: list[Any]) -> Any:
 
 def registers(b: Any, value: Any, lanes: int) -> list[Any]:
     """A vector cut into registers of ``lanes`` times 32 bits."""
-    return _slices(b, value, value.type.count * value.type.element.width // (32 * lanes))
+    bits = 32 if isinstance(value.type.element, ir.FloatType) else value.type.element.width
+    return _slices(b, value, value.type.count * bits // (32 * lanes))
 
 
 def _by_parts(b: Any, n: int, acc: Any, u: Any, s: Any, one: Callable[[Any, Any, Any], Any]) -> Any:
@@ -255,7 +256,10 @@ MACHINES = {
         lookup64=_of_bytes("llvm.x86.avx512.permvar.qi.512"),
     ),
     "avx512": _AVX512,
-    "avxvnni": Machine("avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _in_one_table(_avx2_rows), 128, 8, pins=True),
+    "avxvnni": Machine(
+        "avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _in_one_table(_avx2_rows), 128, 8, pins=True,
+        lookup_rows=_avx2_rows,
+    ),
     "avx2": Machine(
         "avx2", _avx2_us, _avx2_ss, _in_one_table(_avx2_rows), 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen),
         dot_wide=_avx2_wide, lookup_rows=_avx2_rows,

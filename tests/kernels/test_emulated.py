@@ -1,4 +1,8 @@
-"""The kernel tests on AArch64, in QEMU's user mode: the same files, with ``emulation`` in place of this CPU."""
+"""The kernel tests on machines that are not here.
+
+On AArch64, in QEMU's user mode: the same files, with ``emulation`` in place of this CPU. On AVX-VNNI by AVX-512's form
+of its instruction, where this CPU has it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import pytest
+
+from ggblock.simd.host import _runs_on
+
+from .conftest import must_pass_on
 
 pytestmark = pytest.mark.emulated
 
@@ -30,3 +39,9 @@ def test_kernels_on_aarch64(name: str) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed and int(passed[1]) >= FILES[name], done.stdout[-300:]
+
+
+def test_kernels_on_avx_vnni(tmp_path: Path) -> None:
+    if not _runs_on("avxvnni", dict(llvm.get_host_cpu_features())):
+        pytest.skip("this CPU has neither AVX-VNNI nor AVX-512's VNNI")
+    must_pass_on("avxvnni", tmp_path / "base")

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import libgguf
-import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
@@ -17,8 +16,8 @@ import ggblock
 from ggblock import blocks, errors
 from ggblock.convert.encode import decode_rows, encode_rows, encode_stored, prepare
 from ggblock.kernels.quantizers import MODULES
-from ggblock.simd.host import MACHINES, _runs_on, host
 
+from .conftest import other_machines
 from .quantizer_inputs import COLUMNS, KINDS, TYPES, digest, importance, weights
 
 ROOT = Path(__file__).parents[2]
@@ -37,11 +36,6 @@ NORMAL_ERROR = {
 
 #: One type for each way of searching and packing: what is compiled anew for another machine.
 ELSEWHERE = ("bf16", "q4_0", "q4_1", "q8_0", "q2_k", "q4_k", "q3_k", "iq4_nl", "tq1_0", "mxfp4")
-
-
-def other_machines() -> list[str]:
-    features = dict(llvm.get_host_cpu_features())
-    return [name for name in MACHINES if name != host().machine and _runs_on(name, features)]
 
 
 def error(x: np.ndarray, data: np.ndarray, name: str, given: np.ndarray | None) -> float:

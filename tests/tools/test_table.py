@@ -105,11 +105,13 @@ def test_bytes_of_a_token_count_its_cache(model: Path, tmp_path: Path) -> None:
     assert table.bytes_per_token(windowed, 100) == 0
 
 
-@pytest.mark.parametrize(("roofs", "kept"), [([60, 35, 35, 35], 35), ([60, 35, 50, 35, 60, 40], 50), ([50, 49], 50)])
+@pytest.mark.parametrize(
+    ("roofs", "kept"), [([60, 35, 35, 36], 35.5), ([60, 35, 50, 35, 60, 40], 42.5), ([50, 49], 49.5)]
+)
 def test_a_round_is_repeated_when_the_machine_changes(
     roofs: list[float], kept: float, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The steadiest of three tries counts, with the higher of its roofs."""
+    """The steadiest of three tries counts, with the mean of its roofs."""
     left = iter(roofs)
 
     def ask(self: table.Sides, side: str, case: Case) -> dict[str, float]:

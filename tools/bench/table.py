@@ -26,7 +26,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -183,6 +183,13 @@ def steadiness(taken: Sequence[Sample]) -> float:
     return min(roofs) / max(roofs) if roofs else 1.0
 
 
+def with_one_roof(taken: Sequence[Sample]) -> list[Sample]:
+    """A round's samples, of the roof their mean."""
+    roofs = [s for s in taken if s.side == ROOF]
+    mean = [replace(roofs[-1], speed=sum(s.speed for s in roofs) / len(roofs))] if roofs else []
+    return [s for s in taken if s.side != ROOF] + mean
+
+
 def measure(args: argparse.Namespace, model: str, path: Path, samples: Samples) -> None:
     """Every round of every test of one model that ``samples`` does not have yet."""
     tests = [Test.parse(name) for name in args.tests]
@@ -197,9 +204,7 @@ def measure(args: argparse.Namespace, model: str, path: Path, samples: Samples) 
                     said = ", ".join(f"{s.side} {s.speed:.1f}" for s in tries[-1])
                     busy = max(s.others for s in tries[-1])
                     print(f"{model} {test.name} round {number + 1}: {said}  (others {busy:.2f} cores)", file=sys.stderr)
-                taken = max(tries, key=steadiness)
-                roof = max((s for s in taken if s.side == ROOF), key=lambda s: s.speed, default=None)
-                for sample in [s for s in taken if s.side != ROOF] + ([roof] if roof else []):
+                for sample in with_one_roof(max(tries, key=steadiness)):
                     samples.add(sample)
 
 
