@@ -106,9 +106,8 @@ def host() -> Host:
             elif arch.startswith("aarch64"):
                 cpu, features = "generic", {}
         features = {name: on and not any(name.startswith(d) for d in drop) for name, on in features.items()}
-    stands_in = machine == "avxvnni" and not features["avxvnni"]
+    stands_in = machine == "avxvnni" and not features.get("avxvnni")
     if stands_in:
         features["avxvnni"] = True
-    return Host(
-        cpu, ",".join(("+" if on else "-") + name for name, on in sorted(features.items())), machine, stands_in
-    )
+    said = ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
+    return Host(cpu, said, machine, stands_in)

@@ -79,7 +79,7 @@ def _reencoded(library: Any) -> bytes:
     llvm.initialize_native_asmparser()
     ours = cpu_target.target_context.codegen()._tm
     lines = ours.emit_assembly(library._final_module).replace("{vex}", "{evex}").splitlines()
-    escaped = (re.sub(r'["\\\\]', lambda found: f"\\{ord(found[0]):02x}", line) for line in lines)
+    escaped = (re.sub(r'["\\]', lambda found: f"\\{ord(found[0]):02x}", line) for line in lines)
     module = llvm.parse_assembly("".join(f'module asm "{line}"\n' for line in escaped))
     module.triple = ours.triple
     both = llvm.Target.from_triple(ours.triple).create_target_machine(features="+avx512vl,+avx512vnni")
