@@ -7,9 +7,9 @@
 
 Decode: one token times layers of 2048 -> 2048 + 8192 -> 2048 (with a gate before the last, as models have it), repeated
 until the packed weights take ``--mb`` megabytes, which no cache holds; in GB/s, and as a share of the read bandwidth
-that was measured just before (``roof.py``; the median of ``--rounds`` such shares). Prefill: 512 tokens times one such
-layer, in G multiply-adds a second and core. Every machine is measured in a process of its own, which
-``GGBLOCK_MACHINE`` sets up.
+that was measured just before and after (``roof.py``; the median of ``--rounds`` such shares, a round repeated when
+these two differ). Prefill: 512 tokens times one such layer, in G multiply-adds a second and core. Every machine is
+measured in a process of its own, which ``GGBLOCK_MACHINE`` sets up.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def kernel_names(type_name: str, activations: str) -> list[str]:
 
 def measure(args: argparse.Namespace, type_name: str, data: Any) -> dict[str, float]:
     """One line of the table. ``data``: what ``roof.filled`` made."""
+    import machine
     import roof
 
     modes = modes_of(args.activations, type_name in FLOATS)
@@ -169,11 +170,17 @@ def measure(args: argparse.Namespace, type_name: str, data: Any) -> dict[str, fl
     n = -(-args.mb * 10**6 // sum(w.data.size for w in weights))
     many, one = Layers(weights, n, modes, args.threads, 1), Layers(weights, n, modes, 1, 1)
     many.seconds(1, 0.25), one.seconds(1)  # threads that the system put on one processor are parted by then
-    speeds, singles, roofs = [], [], []
-    for _ in range(args.rounds):
-        roofs.append(roof.roof(data, range(1, args.threads + 1))["gb_per_s"])
-        speeds.append(many.n_bytes / 1e9 / many.seconds(1))
-        singles.append(one.n_bytes / 1e9 / one.seconds(1))
+
+    def top() -> float:
+        return float(roof.roof(data, range(1, args.threads + 1))["gb_per_s"])
+
+    def one_round() -> tuple[float, float, float, float]:
+        """Speeds on all threads and on one in GB/s, between two roofs."""
+        return top(), many.n_bytes / 1e9 / many.seconds(1), one.n_bytes / 1e9 / one.seconds(1), top()
+
+    rounds = [machine.steadiest(one_round, lambda found: (found[0], found[3])) for _ in range(args.rounds)]
+    speeds, singles = [r[1] for r in rounds], [r[2] for r in rounds]
+    roofs = [(r[0] + r[3]) / 2 for r in rounds]
     many.close(), one.close()
     batch = Layers(weights, 1, modes, args.threads, BATCH)
     batch.seconds(BATCH, 0)

@@ -27,8 +27,9 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -41,8 +42,6 @@ from worker import Test, Worker, context_for  # noqa: E402
 
 OURS, ONE, ROOF = "ggblock", "ggblock, 1 thread", "roof"
 TESTS = ("pp512", "tg128", "tg128@d4096")
-TRIES = 3
-STEADY = 0.9  # of the read bandwidth at a round's begin, at its end, or the other way round
 
 
 @dataclass(frozen=True)
@@ -161,11 +160,11 @@ class Sides:
 
 
 def one_round(args: argparse.Namespace, sides: Sides, model: str, test: Test, number: int) -> list[Sample]:
-    """Each side once, and the roof before and after them."""
+    """Each side once, and the roof before and after them; said on stderr."""
 
     def ask(side: str) -> Sample:
         answers = []
-        for _ in range(TRIES):
+        for _ in range(machine.TRIES):
             answers.append(sides.ask(side, test))
             # where a core is left to others, what they do there says little
             if answers[-1]["others"] <= args.quiet or side in (ONE, ROOF):
@@ -174,19 +173,21 @@ def one_round(args: argparse.Namespace, sides: Sides, model: str, test: Test, nu
         return Sample(model, test.name, side, number, best["speed"], best["others"])
 
     names = sides.names(test)
-    return [ask(side) for side in ([ROOF, *names, ROOF] if sides.has_roof(test) else names)]
+    taken = [ask(side) for side in ([ROOF, *names, ROOF] if sides.has_roof(test) else names)]
+    said = ", ".join(f"{s.side} {s.speed:.1f}" for s in taken)
+    busy = max(s.others for s in taken)
+    print(f"{model} {test.name} round {number + 1}: {said}  (others {busy:.2f} cores)", file=sys.stderr)
+    return taken
 
 
-def steadiness(taken: Sequence[Sample]) -> float:
-    """The lower of a round's roofs over the higher one."""
-    roofs = [s.speed for s in taken if s.side == ROOF]
-    return min(roofs) / max(roofs) if roofs else 1.0
+def roofs_of(taken: Sequence[Sample]) -> list[float]:
+    return [s.speed for s in taken if s.side == ROOF]
 
 
 def with_one_roof(taken: Sequence[Sample]) -> list[Sample]:
     """A round's samples, of the roof their mean."""
-    roofs = [s for s in taken if s.side == ROOF]
-    mean = [replace(roofs[-1], speed=sum(s.speed for s in roofs) / len(roofs))] if roofs else []
+    roofs = roofs_of(taken)
+    mean = [replace(taken[-1], speed=fmean(roofs))] if roofs else []
     return [s for s in taken if s.side != ROOF] + mean
 
 
@@ -198,13 +199,8 @@ def measure(args: argparse.Namespace, model: str, path: Path, samples: Samples) 
             for number in range(args.rounds):
                 if samples.has(model, test.name, number):
                     continue
-                tries: list[list[Sample]] = []
-                while len(tries) < TRIES and not (tries and steadiness(tries[-1]) >= STEADY):
-                    tries.append(one_round(args, sides, model, test, number))
-                    said = ", ".join(f"{s.side} {s.speed:.1f}" for s in tries[-1])
-                    busy = max(s.others for s in tries[-1])
-                    print(f"{model} {test.name} round {number + 1}: {said}  (others {busy:.2f} cores)", file=sys.stderr)
-                for sample in with_one_roof(max(tries, key=steadiness)):
+                taken = machine.steadiest(partial(one_round, args, sides, model, test, number), roofs_of)
+                for sample in with_one_roof(taken):
                     samples.add(sample)
 
 
