@@ -66,12 +66,8 @@ def compile_kernel(function: Callable[..., Any], signature: Any = KERNEL, strict
     foreign = [name for name in outside if name not in PLAIN_C]
     if foreign:
         raise TypeError(f"{function.__qualname__} does not stand alone: it calls {', '.join(foreign)}")
-    return compiled._wrapper_name, (_reencoded if host().stands_in else _object_code)(library)
-
-
-def _object_code(library: Any) -> bytes:
-    code: bytes = library.serialize_using_object_code()[2][0]
-    return code
+    code = _reencoded(library) if host().stands_in else library.serialize_using_object_code()[2][0]
+    return compiled._wrapper_name, code
 
 
 def _reencoded(library: Any) -> bytes:

@@ -87,6 +87,7 @@ def bytes_per_token(path: Path, depth: int = 0) -> int:
     """What a step of decode must read: all tensors, of an untied embedding only a row, and the float16 keys and values
     of ``depth`` positions. 0 where it does not read all of these, since layers have a sliding window."""
     import ggblock
+    from ggblock.kernels.shapes import panel_bytes
     from ggblock.models.config import Source, read_config
 
     with ggblock.open(path) as file:
@@ -95,10 +96,10 @@ def bytes_per_token(path: Path, depth: int = 0) -> int:
             total -= file.tensors["token_embd.weight"].n_bytes
         if depth:
             source = Source(file, file.metadata["general.architecture"])
-            config = read_config(source)
-            total += depth * config.n_layers * 2 * config.n_kv_heads * config.head * 2
             if source.integer("*.attention.sliding_window", 0, low=0):
                 return 0
+            config = read_config(source)
+            total += depth * config.n_layers * config.n_kv_heads * 2 * panel_bytes(config.head, "f16") // 16
     return int(total)
 
 
