@@ -1,4 +1,4 @@
-"""Int8 activations of a whole tile of tokens at once: what ``activations.quantize32`` does for one token, to the bit.
+"""Int8 activations of a whole tile of tokens at once: what ``activation_blocks`` does for one token, to the bit.
 
 Lanes are tokens where a token has one number: scales and sums of 8 tokens take the instructions of one. Codes are
 turned by shuffles into the order of the layout, where 4 columns of one token are followed by those of the next. Half
@@ -21,11 +21,12 @@ TILE = MACHINES[MACHINE].tile_tokens
 BYTES = 128 * TILE  # of 32 float32 columns of a tile
 
 
-def _largest(e: Emit, vectors: list[Any]) -> Any:
-    """The largest lane of each of ``TILE`` <16 x float>, as <TILE x float>.
+def largest(e: Emit, vectors: list[Any]) -> Any:
+    """The largest lane of each of n <16 x float>, as <n x float>; n is a multiple of four.
 
-    Two vectors are folded into one inside every 128 bits, twice: then each 128 bits hold one lane of four tokens.
+    Two vectors are folded into one inside every 128 bits, twice: then each 128 bits hold one lane of four of them.
     """
+    n = len(vectors)
     for _ in range(2):
         folded = []
         for x, y in zip(vectors[::2], vectors[1::2], strict=True):
@@ -35,7 +36,7 @@ def _largest(e: Emit, vectors: list[Any]) -> Any:
     flat, groups = joined(e.b, vectors), 4
     while groups > 1:
         groups //= 2
-        at = [8 * groups * v + i for v in range(TILE // 4) for i in range(4 * groups)]
+        at = [8 * groups * v + i for v in range(n // 4) for i in range(4 * groups)]
         flat = emit_max(e, e.shuffle(flat, at), e.shuffle(flat, [i + 4 * groups for i in at]))
     return flat
 
@@ -90,7 +91,7 @@ def quantize_tile(typingctx, x, q, q2, meta, two):
         name = f"f32x{TILE}"
         const = lambda value: e.const(name, value)  # noqa: E731
         halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
-        peak = _largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)])
+        peak = largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)])
         d = b.fmul(peak, const(1 / 127))
         inverse = b.fdiv(const(127.0), peak)
         # zeros, or a denormal scale: zero for every purpose; NaN stays NaN
@@ -100,13 +101,13 @@ def quantize_tile(typingctx, x, q, q2, meta, two):
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
             rounded = [e.rint(v) for v in steps]
-            parts = _spread(e, [_bytes(e, v) for v in rounded], first, 16 * TILE * i)
+            parts = _spread(e, [byte_codes(e, v) for v in rounded], first, 16 * TILE * i)
             sums.append(_sums(e, parts))
             if e.machine.narrow:
                 pairs.append(_pairs(e, parts))
             if both:
-                rest = [_remainder(e, v, r) for v, r in zip(steps, rounded, strict=True)]
-                rests.append(_sums(e, _spread(e, [_bytes(e, v) for v in rest], second, 16 * TILE * i)))
+                rest = [remainder(e, v, r) for v, r in zip(steps, rounded, strict=True)]
+                rests.append(_sums(e, _spread(e, [byte_codes(e, v) for v in rest], second, 16 * TILE * i)))
         if both:
             sums = [b.add(e.shl(n, 8), rest) for n, rest in zip(sums, rests, strict=True)]
             d = b.fmul(d, const(1 / 256))
@@ -121,11 +122,12 @@ def quantize_tile(typingctx, x, q, q2, meta, two):
     return types.void(types.int64, types.int64, types.int64, types.int64, two), codegen
 
 
-def _bytes(e: Emit, whole: Any) -> Any:
+def byte_codes(e: Emit, whole: Any) -> Any:
+    """Whole numbers as <16 x i8>."""
     return e.b.trunc(e.b.fptosi(whole, llvm_type("i32x16")), llvm_type("i8x16"))
 
 
-def _remainder(e: Emit, value: Any, rounded: Any) -> Any:
+def remainder(e: Emit, value: Any, rounded: Any) -> Any:
     """What rounding left, in steps of 1/256, cut to [-127, 127]."""
     steps = e.rint(e.b.fmul(e.b.fsub(value, rounded), e.const("f32x16", 256.0)))
     return emit_max(e, emit_min(e, steps, e.const("f32x16", 127.0)), e.const("f32x16", -127.0))

@@ -21,16 +21,11 @@ import numpy as np
 
 from ..simd.jit import inline
 from ..simd.vec import (
-    byte_sums,
-    convert,
     lane_at,
-    lane_of,
     lanes_of,
     less,
     load,
-    max_of,
     rolled,
-    round_even,
     select,
     splat,
     stack,
@@ -38,55 +33,15 @@ from ..simd.vec import (
     sum_of,
     vabs,
     vexp,
-    vmax,
-    vmin,
     vsqrt,
     zero,
 )
+from .activation_blocks import BLOCKS, quantize_blocks
 from .activation_tiles import BYTES, TILE, quantize_tile
-from .args import arg, arg_f32, state, word_stride
+from .args import arg, arg_f32, larger, smaller, state, word_stride
 from .fields import LOUD, META, N_TOKENS
 
 F = "f32x16"
-
-
-@inline
-def quantize32(a, b, q, q2, meta, size, two):
-    """32 values of the only token (``a``, ``b``: 16 each) as one or two terms of int8, with their scale and sums, words
-    of the meta ``size`` bytes apart; see the module. ``activation_tiles`` does the same for tiles."""
-    peak = max_of(vmax(vabs(a), vabs(b)))
-    d = peak * np.float32(1 / 127)
-    inverse = np.float32(127) / peak
-    if not inverse < np.float32(3e38):  # zeros, or a denormal scale: these values are zero for every purpose
-        inverse = peak * np.float32(0)  # (NaN stays NaN)
-    v = splat(inverse, F)
-    xa, xb = a * v, b * v
-    ra, rb = round_even(xa), round_even(xb)
-    qa, qb = convert(convert(ra, "i32x16"), "i8x16"), convert(convert(rb, "i32x16"), "i8x16")
-    store(q, qa)
-    store(q + 16, qb)
-    sums = byte_sums(qa, qb)
-    low, high = lane_of(sums, 0), lane_of(sums, 1)
-    if two:
-        top = splat(np.float32(127), F)
-        bottom = splat(np.float32(-127), F)
-        s256 = splat(np.float32(256), F)
-        ja = convert(convert(vmax(bottom, vmin(top, round_even((xa - ra) * s256))), "i32x16"), "i8x16")
-        jb = convert(convert(vmax(bottom, vmin(top, round_even((xb - rb) * s256))), "i32x16"), "i8x16")
-        store(q2, ja)
-        store(q2 + 16, jb)
-        rest = byte_sums(ja, jb)
-        first = np.float32(d * np.float32(1 / 256))
-        store(meta + 4 * size, np.float32(first * np.float32(low + high)))
-        store(meta + 5 * size, np.float32(first * np.float32(low)))
-        store(meta + 6 * size, np.float32(first * np.float32(high)))
-        low = low * np.int32(256) + lane_of(rest, 0)
-        high = high * np.int32(256) + lane_of(rest, 1)
-        d = d * np.float32(1 / 256)
-    store(meta, np.float32(d))
-    store(meta + size, np.float32(d * np.float32(low + high)))
-    store(meta + 2 * size, np.float32(d * np.float32(low)))
-    store(meta + 3 * size, np.float32(d * np.float32(high)))
 
 
 @inline
@@ -100,21 +55,6 @@ def write_floats(a, b, x, tokens):
         for i in range(16):
             store(x + i * stride, lane_at(a, i))
             store(x + (i + 16) * stride, lane_at(b, i))
-
-
-def _emit(mode: str) -> Any:
-    """``emit(a, b, k32, q, q2, meta, size)``: 32 values at block ``k32`` of the token in ``mode`` "1", "2" or "f"."""
-    two = mode == "2"
-
-    @inline
-    def as_int8(a, b, k32, q, q2, meta, size):
-        quantize32(a, b, q + k32 * 32, q2 + k32 * 32, meta + 4 * k32, size, two)
-
-    @inline
-    def as_float(a, b, k32, q, q2, meta, size):
-        write_floats(a, b, q + k32 * 128, 1)
-
-    return as_float if mode == "f" else as_int8
 
 
 @inline
@@ -134,8 +74,32 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
     Columns 0-7 of all these kernels: K, q, q2, meta, thread stride of q and of meta (one token: every thread writes a
     copy of its own, or, where the strides are 0, its share of the only one), bytes of a tile of q, of meta.
     """
-    emit_one = _emit(one)
+    one_two, one_floats = int(one == "2"), one == "f"
     mixed, floats, two = many == "1+", many == "f", int(many == "2")
+
+    @inline
+    def half(op, n32, k, j, f):
+        """16 values of the only token, the ``j``-th behind block ``k``; zeros behind the row."""
+        return value(op, 0, 32 * k + 16 * j, f) if k + j // 2 < n32 else zero(F)
+
+    @inline
+    def write_blocks(op, n32, k, f, q, q2, meta):
+        """``BLOCKS`` blocks of the only token, from ``k`` on."""
+        quantize_blocks(
+            half(op, n32, k, 0, f),
+            half(op, n32, k, 1, f),
+            half(op, n32, k, 2, f),
+            half(op, n32, k, 3, f),
+            half(op, n32, k, 4, f),
+            half(op, n32, k, 5, f),
+            half(op, n32, k, 6, f),
+            half(op, n32, k, 7, f),
+            q + 32 * k,
+            q2 + 32 * k,
+            meta + 4 * k,
+            word_stride(n32),
+            one_two,
+        )
 
     @inline
     def fill(op, tile, n_tokens, k, factors, x):
@@ -175,12 +139,16 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 arg(op, 2) + thread * arg(op, 4),
                 arg(op, 3) + thread * arg(op, 5),
             )
-            f, size = begin(op, 0), word_stride(n32)
+            f = begin(op, 0)
             alone = arg(op, 4) != 0
             first = np.int64(0) if alone else n32 * thread // n_threads
             last = n32 if alone else n32 * (thread + 1) // n_threads
-            for k in range(first, last):
-                emit_one(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), k, q, q2, meta, size)
+            if one_floats:
+                for k in range(first, last):
+                    write_floats(value(op, 0, 32 * k, f), value(op, 0, 32 * k + 16, f), q + k * 128, 1)
+            else:
+                for k in range(first, last, BLOCKS):  # the last takes some that are done again, to the same result
+                    write_blocks(op, n32, larger(np.int64(0), smaller(k, last - BLOCKS)), f, q, q2, meta)
         else:
             n_tiles = (n_tokens + TILE - 1) // TILE
             x = stack(BYTES)

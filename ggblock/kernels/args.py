@@ -8,7 +8,7 @@ from numba.core.extending import intrinsic
 from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.vec import MACHINE
-from . import fields
+from . import fields, shapes
 
 _FIRST = 8 * fields.A
 _STATE = 8 * fields.STATE
@@ -63,3 +63,4 @@ def smaller(a, b):
 
 
 word_stride = inline(fields.word_stride)
+chunk_of = inline(shapes.chunk)

@@ -1,8 +1,8 @@
 """Attention over the KV cache with an online softmax (Milakov & Gimelshein 2018; Dao et al. 2022).
 
 Many tokens: an item is a KV head and a tile of query tokens with all heads that share the KV head; blocks of 64 keys
-pass by. One token: an item is a KV head and a chunk of ``CHUNK`` positions, so that long contexts keep every thread
-busy; ``combine`` merges the chunks. Chunks lie at fixed positions: results do not depend on the number of threads.
+pass by. One token: an item is a KV head and a chunk of its context (``shapes.chunk``), so that every thread is busy;
+``combine`` merges the chunks. Chunks lie at fixed positions: results do not depend on the number of threads.
 
 Cache layout: see ``rope``; with 8 bits the two products are those of ``attention_q8_0``, and those of many tokens may
 be those of ``attention_bf16``. All other arithmetic is float32. Queries come scaled by log2(e), so the softmax is in
@@ -34,10 +34,10 @@ from ..simd.vec import (
     zero,
 )
 from . import attention_bf16, attention_q8_0, shapes
-from .args import arg, larger, smaller, state
+from .args import arg, chunk_of, larger, smaller, state
 from .attention_q8_0 import write_query
 from .fields import N_TOKENS, POSITION, TURN
-from .shapes import CHUNK, KEYS, MICRO_ROWS
+from .shapes import KEYS, MICRO_ROWS
 from .shares import START, end_of, first_of, take
 from .softmax import MASKED, make_online
 
@@ -266,8 +266,9 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
         o = low + 16 * MICRO_ROWS
         codes = o + MICRO_ROWS * row_bytes
         start = larger(np.int64(0), position + 1 - window) if window > 0 else np.int64(0)
-        first_chunk = start // CHUNK
-        chunks = position // CHUNK - first_chunk + 1
+        chunk_size = chunk_of(kv_heads, position)
+        first_chunk = start // chunk_size
+        chunks = position // chunk_size - first_chunk + 1
         n_items = kv_heads * chunks
         for r in range(rolled(MICRO_ROWS)):
             store(low + 4 * r, np.int32(start))
@@ -275,7 +276,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
         # while there is one chunk threads keep to their KV heads, see ``combine``
         piece = START
         while True:
-            size = np.int64(0 if state(op, POSITION) < CHUNK else 1)
+            size = np.int64(0 if position < chunk_size else 1)
             piece = take(piece, arg(op, 13), thread, n_threads, n_items, size, n_items, state(op, TURN))
             if piece < 0:
                 break
@@ -290,8 +291,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                         for r in range(rolled(at_once)):
                             write_query(q + r * row_bytes, codes + r * row_bytes, padded)
                         q = codes
-                    end = smaller((chunk + 1) * CHUNK, position + 1)
-                    for key in range(larger(chunk * CHUNK, start // 16 * 16), end, step):
+                    end = smaller((chunk + 1) * chunk_size, position + 1)
+                    for key in range(larger(chunk * chunk_size, start // 16 * 16), end, step):
                         n_keys = smaller(np.int64(step), (end - key + 15) // 16 * 16)
                         one(
                             q,
@@ -408,9 +409,10 @@ def make_combine(group: str, size: str) -> Any:
             return
         position, window = state(op, POSITION), arg(op, 1)
         start = larger(np.int64(0), position + 1 - window) if window > 0 else np.int64(0)
-        chunks = position // CHUNK - start // CHUNK + 1
+        size = chunk_of(arg(op, 0), position)
+        chunks = position // size - start // size + 1
         step = g * (row_bytes + 64)
-        n_items, each = (arg(op, 0), g) if position < CHUNK else (arg(op, 0) * g, 1)
+        n_items, each = (arg(op, 0), g) if position < size else (arg(op, 0) * g, 1)
         for head in range(n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each):
             part = arg(op, 3) + (head // g * arg(op, 4) * g + head % g) * (row_bytes + 64)
             best = MASKED

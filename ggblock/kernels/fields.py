@@ -1,15 +1,16 @@
 """Columns of a plan row and of the shared state, as plain numbers: used by kernels and by the engine.
 
 A row is ``ROW`` int64. Column 0 is the kernel's address, 1 the barrier (``ALWAYS``, ``NEVER``, ``BATCH``: only when
-more than one token is processed, ``DEEP``: then, or at a position of ``shapes.CHUNK`` or more), 2 the address of the
-state. What follows depends on the kernel; each kernel's docstring lists its columns.
+more than one token is processed, ``DEEP`` and ``EARLY``: then, or where the context of one token is more than a
+chunk of many or of few KV heads, see ``shapes.chunk``), 2 the address of the state. What follows depends on the
+kernel; each kernel's docstring lists its columns.
 """
 from __future__ import annotations
 
 ROW = 28
 KERNEL, BARRIER, STATE, A = 0, 1, 2, 3   # operands start at column A
 
-NEVER, ALWAYS, BATCH, DEEP = 0, 1, 2, 3
+NEVER, ALWAYS, BATCH, DEEP, EARLY = 0, 1, 2, 3, 4
 
 # state: int64 values shared by all rows of a plan
 N_TOKENS, POSITION, TURN, BEST, N_STATE = 0, 1, 2, 3, 8

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 KEYS = 64          # keys of a block of attention when many tokens are processed
 CHUNK = 256        # positions of a chunk when one token is decoded
+FINE_CHUNK, FINE_DEPTH, FINE_HEADS = 64, 512, 8  # chunks of fewer up to this depth where KV heads are fewer: see chunk
 MICRO_ROWS = 8     # query rows of a micro-tile when many tokens are processed, at most
 FEWER_ROWS = 6     # where a vector takes two of 16 registers: 12 sums hide the adder's four cycles, 8 do not
 
@@ -60,9 +61,18 @@ def scratch_bytes(group: int, size: int) -> int:
     return -(-(most + 1024) // 4096) * 4096
 
 
+def chunk(kv_heads: int, position: int) -> int:
+    """Positions of a chunk of the context of the token at ``position``.
+
+    Few KV heads do not share evenly: of gemma's one and SmolLM2's three, two threads had nothing and a third of the
+    work to wait for, 2 to 3 % of a token.
+    """
+    return FINE_CHUNK if kv_heads < FINE_HEADS and position < FINE_DEPTH else CHUNK
+
+
 def n_chunks(n_ctx: int) -> int:
     """Chunks that a context may touch."""
-    return -(-n_ctx // CHUNK) + 1
+    return max(-(-n_ctx // CHUNK), min(n_ctx, FINE_DEPTH) // FINE_CHUNK) + 1
 
 
 def part_floats(group: int, size: int) -> int:

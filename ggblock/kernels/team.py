@@ -17,8 +17,8 @@ import numpy as np
 
 from ..simd.jit import inline
 from ..simd.vec import atomic_add, atomic_load, atomic_store, call_address, call_kernel, load, pause, store
-from .fields import ALWAYS, BARRIER, DEEP, KERNEL, N_TOKENS, NEVER, POSITION, ROW, STATE, TURN, TURNS
-from .shapes import CHUNK
+from .fields import ALWAYS, BARRIER, BATCH, DEEP, KERNEL, N_TOKENS, NEVER, POSITION, ROW, STATE, TURN, TURNS
+from .shapes import CHUNK, FINE_CHUNK
 from .sync import (
     ARRIVED,
     CONDITION,
@@ -108,7 +108,7 @@ def due(op):
     shared = load(op + 8 * STATE, "i64")
     if load(shared + 8 * N_TOKENS, "i64") != 1:
         return True
-    return when == DEEP and load(shared + 8 * POSITION, "i64") >= CHUNK
+    return when != BATCH and load(shared + 8 * POSITION, "i64") >= (CHUNK if when == DEEP else FINE_CHUNK)
 
 
 @inline

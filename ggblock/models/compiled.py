@@ -100,10 +100,11 @@ class Layers:
         self.caches.append(cache)
         if table is not None and table not in self.tables:
             self.tables.append(table)
+        barrier = fields.EARLY if c.n_kv_heads < shapes.FINE_HEADS else fields.DEEP
         norms = "none" if q_norm is None and k_norm is None else "norm"
         b.op(
             f"rope/{pairs}/{self.kv_type}/{norms}",
-            fields.DEEP,
+            barrier,
             self.q.data,
             self.q.stride,
             c.n_heads,
@@ -129,7 +130,7 @@ class Layers:
         group = c.n_heads // c.n_kv_heads
         b.op(
             f"attention/{group}/{c.head}/{self.kv_type}" + self._products(),
-            fields.DEEP,
+            barrier,
             self._turned,
             c.n_kv_heads,
             cache.keys,

@@ -282,22 +282,6 @@ def sum_of(typingctx, x):
 
 
 @intrinsic
-def byte_sums(typingctx, a, b):
-    """The sum of 16 signed bytes of ``a`` and of ``b``, as the first two lanes of an ``i32x4``: by the dot product."""
-    t = Vec("i32", 4)
-
-    def codegen(c, builder, s, args):
-        e = _e(builder)
-        both = builder.shuffle_vector(*args, ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32))))
-        wide = ir.Constant(ir.VectorType(ir.IntType(32), 64), [*range(32), *[32] * 32])
-        v = builder.shuffle_vector(both, ir.Constant(both.type, None), wide)
-        fours = e.dot_us(e.zero("i32x16"), e.const("i8x64", 1), v)      # lanes 0-3 of a, 4-7 of b
-        twos = builder.add(e.shuffle(fours, [0, 1, 4, 5]), e.shuffle(fours, [2, 3, 6, 7]))
-        return builder.add(e.shuffle(twos, [0, 2, 0, 2]), e.shuffle(twos, [1, 3, 1, 3]))
-    return t(a, b), codegen
-
-
-@intrinsic
 def max_of(typingctx, x):
     """Largest lane of a float vector."""
     return SCALARS[x.element](x), lambda c, b, s, a: tree(_e(b), a[0], lambda p, q: emit_max(_e(b), p, q))
