@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
 from ..simd.emit import Emit, llvm_type
 from ..simd.machines import joined
 from ..simd.vec import MACHINE, emit_max
-from .activation_tiles import byte_codes, largest, remainder
+from .activation_tiles import byte_codes, largest, remainder, steps_of
 
 BLOCKS = 4
 D = f"f32x{BLOCKS}"
@@ -47,13 +46,8 @@ def quantize_blocks(typingctx, a0, b0, a1, b1, a2, b2, a3, b3, q, q2, meta, size
         e, b = Emit(builder, MACHINE), builder
         halves = [args[0:8:2], args[1:8:2]]
         first, second, to, word = args[8:12]
-        const = lambda value: e.const(D, value)  # noqa: E731
-        peak = largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)])
-        d = b.fmul(peak, const(1 / 127))
-        inverse = b.fdiv(const(127.0), peak)
-        # zeros, or a denormal scale: zero for every purpose; NaN stays NaN
-        inverse = b.select(b.fcmp_ordered("<", inverse, const(3e38)), inverse, b.fmul(peak, const(0.0)))
-        factors = [e.splat(b.extract_element(inverse, ir.Constant(ir.IntType(32), j))) for j in range(BLOCKS)]
+        peaks = [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)]
+        d, factors = steps_of(e, largest(e, peaks))
         sums, rests = [], []
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
@@ -74,7 +68,7 @@ def quantize_blocks(typingctx, a0, b0, a1, b1, a2, b2, a3, b3, q, q2, meta, size
                 e.store(e.at(to, word, i), 0, b.fmul(d, b.sitofp(n, llvm_type(D))))
 
         if both_terms:
-            d = b.fmul(d, const(1 / 256))
+            d = b.fmul(d, e.const(D, 1 / 256))
             write(4, d, *sums)
             sums = [b.add(e.shl(n, 8), rest) for n, rest in zip(sums, _by_block(e, *rests), strict=True)]
         e.store(to, 0, d)

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
-from ..simd.emit import Emit, llvm_type
+from ..simd.emit import I32, Emit, llvm_type
 from ..simd.machines import MACHINES, joined
 from ..simd.vec import MACHINE, emit_max, emit_min
 
@@ -41,21 +41,20 @@ def largest(e: Emit, vectors: list[Any]) -> Any:
     return flat
 
 
-def _spread(e: Emit, codes: list[Any], to: Any, at: int) -> list[Any]:
-    """Stores 16 columns of all tokens, ``codes`` by token (<16 x i8>), as (4 groups, TILE, 4); returns that, <64 x i8>
-    each."""
+def turned(e: Emit, codes: list[Any]) -> list[Any]:
+    """16 columns of all tokens, ``codes`` by token (<16 x i8>), as (4 groups, TILE, 4), <64 x i8> each."""
     words = joined(e.b, [e.bitcast(v, "i32x4") for v in codes])
-    order = [4 * t + g for g in range(4) for t in range(TILE)]
-    words = e.shuffle(words, order)
-    out = []
-    for i in range(0, 4 * TILE, 16):
-        part = e.bitcast(e.part(words, i, 16), "i8x64")
-        e.store(to, at + 4 * i, part)
-        out.append(part)
-    return out
+    words = e.shuffle(words, [4 * t + g for g in range(4) for t in range(TILE)])
+    return [e.bitcast(e.part(words, i, 16), "i8x64") for i in range(0, 4 * TILE, 16)]
 
 
-def _folded(e: Emit, value: Any, n: int) -> Any:
+def store_half(e: Emit, to: Any, i: int, parts: list[Any]) -> None:
+    """Half ``i`` of 32 columns, as ``turned`` returned it."""
+    for at, part in enumerate(parts):
+        e.store(to, 16 * TILE * i + 64 * at, part)
+
+
+def folded(e: Emit, value: Any, n: int) -> Any:
     """A vector's lanes added up into ``n``, those that are ``n`` apart."""
     while value.type.count > n:
         half = value.type.count // 2
@@ -63,21 +62,44 @@ def _folded(e: Emit, value: Any, n: int) -> Any:
     return value
 
 
-def _sums(e: Emit, parts: list[Any]) -> Any:
-    """Sums of the codes of 16 columns by token, <TILE x i32>, from what ``_spread`` returned."""
+def sums_of(e: Emit, parts: list[Any]) -> Any:
+    """Sums of the codes of 16 columns by token, <TILE x i32>, from what ``turned`` returned."""
     total = e.zero("i32x16")
     for part in parts:
         total = e.dot_us(total, e.const("i8x64", 1), part)
-    return _folded(e, total, TILE)
+    return folded(e, total, TILE)
 
 
-def _pairs(e: Emit, parts: list[Any]) -> Any:
+def pairs_of(e: Emit, parts: list[Any]) -> Any:
     """Of 16 columns by token the sums of every first and second of four and of every third and fourth, int16 beside
-    each other, negative: <2 TILE x i16>, from what ``_spread`` returned."""
+    each other, negative: <2 TILE x i16>, from what ``turned`` returned."""
     assert e.machine.narrow and TILE == 4
     (part,) = parts
     sums = e.machine.narrow[0](e.b, e.zero("i16x32"), e.const("i8x64", 1), part)
-    return e.b.sub(e.zero(f"i16x{2 * TILE}"), _folded(e, sums, 2 * TILE))
+    return e.b.sub(e.zero(f"i16x{2 * TILE}"), folded(e, sums, 2 * TILE))
+
+
+def steps_of(e: Emit, peak: Any) -> tuple[Any, list[Any]]:
+    """The steps of codes up to 127 for values up to ``peak``, <n x float>, and what values are multiplied by for codes,
+    each in all lanes of a <16 x float>."""
+    b, const = e.b, lambda value: ir.Constant(peak.type, [value] * peak.type.count)
+    inverse = b.fdiv(const(127.0), peak)
+    # zeros, or a denormal scale: zero for every purpose; NaN stays NaN
+    inverse = b.select(b.fcmp_ordered("<", inverse, const(3e38)), inverse, b.fmul(peak, const(0.0)))
+    factors = [e.splat(b.extract_element(inverse, ir.Constant(I32, t))) for t in range(peak.type.count)]
+    return b.fmul(peak, const(1 / 127)), factors
+
+
+def write_meta(e: Emit, to: Any, d: Any, sums: list[Any], pairs: list[Any], scale: Any = None) -> None:
+    """The words of a tile's 32 columns: ``sums`` of codes of their halves, <TILE x i32>, times ``d``, and what products
+    start with; ``scale``: what stands for ``d`` itself, if not ``d``."""
+    b = e.b
+    sums = [b.add(*sums), *sums]
+    starts = [b.add(*pairs), *pairs] if pairs else [b.sub(e.zero(f"i32x{TILE}"), e.shl(n, 7)) for n in sums]
+    e.store(to, 0, d if scale is None else scale)
+    for row, (n, start) in enumerate(zip(sums, starts, strict=True), 1):
+        e.store(to, 4 * TILE * row, b.fmul(d, b.sitofp(n, llvm_type(f"f32x{TILE}"))))
+        e.store(to, 4 * TILE * (row + 3), start)
 
 
 @intrinsic(prefer_literal=True)
@@ -88,35 +110,26 @@ def quantize_tile(typingctx, x, q, q2, meta, two):
     def codegen(c, builder, s, args):
         e, b = Emit(builder, MACHINE), builder
         source, first, second, to = args[:4]
-        name = f"f32x{TILE}"
-        const = lambda value: e.const(name, value)  # noqa: E731
         halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
         peak = largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)])
-        d = b.fmul(peak, const(1 / 127))
-        inverse = b.fdiv(const(127.0), peak)
-        # zeros, or a denormal scale: zero for every purpose; NaN stays NaN
-        inverse = b.select(b.fcmp_ordered("<", inverse, const(3e38)), inverse, b.fmul(peak, const(0.0)))
-        factors = [e.splat(b.extract_element(inverse, ir.Constant(ir.IntType(32), t))) for t in range(TILE)]
-        sums, rests, pairs = [], [], []
+        (d, factors), sums, rests, pairs = steps_of(e, peak), [], [], []
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
             rounded = [e.rint(v) for v in steps]
-            parts = _spread(e, [byte_codes(e, v) for v in rounded], first, 16 * TILE * i)
-            sums.append(_sums(e, parts))
+            parts = turned(e, [byte_codes(e, v) for v in rounded])
+            store_half(e, first, i, parts)
+            sums.append(sums_of(e, parts))
             if e.machine.narrow:
-                pairs.append(_pairs(e, parts))
+                pairs.append(pairs_of(e, parts))
             if both:
-                rest = [remainder(e, v, r) for v, r in zip(steps, rounded, strict=True)]
-                rests.append(_sums(e, _spread(e, [byte_codes(e, v) for v in rest], second, 16 * TILE * i)))
+                rest = [byte_codes(e, remainder(e, v, r)) for v, r in zip(steps, rounded, strict=True)]
+                parts = turned(e, rest)
+                store_half(e, second, i, parts)
+                rests.append(sums_of(e, parts))
         if both:
             sums = [b.add(e.shl(n, 8), rest) for n, rest in zip(sums, rests, strict=True)]
-            d = b.fmul(d, const(1 / 256))
-        sums.insert(0, b.add(*sums))
-        starts = [b.add(*pairs), *pairs] if pairs else [b.sub(e.zero(f"i32x{TILE}"), e.shl(n, 7)) for n in sums]
-        e.store(to, 0, d)
-        for row, (n, start) in enumerate(zip(sums, starts, strict=True), 1):
-            e.store(to, 4 * TILE * row, b.fmul(d, b.sitofp(n, llvm_type(name))))
-            e.store(to, 4 * TILE * (row + 3), start)
+            d = b.fmul(d, e.const(f"f32x{TILE}", 1 / 256))
+        write_meta(e, to, d, sums, pairs)
         return c.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, two), codegen

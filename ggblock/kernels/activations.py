@@ -7,10 +7,10 @@ Formulas: RMS norm ``x * w / sqrt(mean(x**2) + eps)`` (Zhang & Sennrich 2019); S
 tanh form (Hendrycks & Gimpel 2016). Quantization of 32 values: ``d = max|x| / 127``, ``q = round(x / d)``; with two
 terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127].
 
-Mode "1+" (many tokens): one term, and a second for the 32 columns of a tile of tokens whose rounding error, ``d**2``
-summed over the tokens, is more than ``LOUD`` of the whole row's. Few columns of a trained model's residual stream are
-far larger than the others: one block of 18 holds 62 % of the error of SmolLM2's q, k and v and 43 % of its gate and up,
-and its second term costs 4 % of a matrix's time. Such columns are marked by a negative ``d``.
+Mode "1+" (many tokens): one term, and four of 32 columns with more bits (``activation_apart``) where that saves more
+than ``APART`` of the rounding error of a tile's tokens, the sum of their ``d**2``. Few columns of a trained model's
+residual stream are far larger than the others: one block of 18 holds 62 % of the error of SmolLM2's q, k and v and 43 %
+of its gate and up. Blocks whose error is not above the average are not looked at.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from ..simd.vec import (
     vsqrt,
     zero,
 )
+from .activation_apart import quantize_apart
 from .activation_blocks import BLOCKS, quantize_blocks
 from .activation_tiles import BYTES, TILE, quantize_tile
 from .args import arg, arg_f32, larger, smaller, state, word_stride
-from .fields import LOUD, META, N_TOKENS
+from .fields import APART, META, N_TOKENS
 
 F = "f32x16"
 
@@ -115,8 +116,8 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 store(x + 128 * slot + 64, zero(F))
 
     @inline
-    def add_terms(op, tile, n32, n_tokens, factors, x):
-        """The second terms of a tile in mode "1+"; ``factors``: ``begin``'s results, a lane a token."""
+    def set_apart(op, tile, n32, n_tokens, factors, x):
+        """What stands apart in a tile in mode "1+"; ``factors``: ``begin``'s results, a lane a token."""
         q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)
         meta = arg(op, 3) + tile * arg(op, 7)
         whole = np.float32(0)
@@ -124,11 +125,10 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
             whole += squares(meta + k * 4 * META * TILE)
         for k in range(n32):
             at = meta + k * 4 * META * TILE
-            if squares(at) > np.float32(LOUD) * whole:
+            least = np.float32(APART) * whole
+            if squares(at) > larger(np.float32(APART), np.float32(1) / np.float32(n32)) * whole:
                 fill(op, tile, n_tokens, k, factors, x)
-                quantize_tile(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, 1)
-                for slot in range(TILE):
-                    store(at + 4 * slot, -load(at + 4 * slot, "f32"))
+                quantize_apart(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, least)
 
     def write(op, thread, n_threads):
         n32 = (arg(op, 0) + 31) // 32
@@ -171,7 +171,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                         at = k * 32 * TILE
                         quantize_tile(x, q + at, q2 + at, meta + k * 4 * META * TILE, two)
                 if mixed:
-                    add_terms(op, tile, n32, n_tokens, factors, x)
+                    set_apart(op, tile, n32, n_tokens, factors, x)
 
     return write
 

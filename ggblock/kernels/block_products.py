@@ -65,6 +65,11 @@ def dots(
     return acc
 
 
+def group_of(e: Emit, high: Any, tokens: int) -> Any:
+    """Which four of a unit's columns stand apart, i64: see ``activation_apart``."""
+    return e.b.zext(e.load(high, 8 * tokens, "i32"), e.i64(0).type)
+
+
 class Words:
     """One token's meta from a block on: word ``w`` of 32 columns ``k`` lies at ``at + w * stride + 4 * k``.
 

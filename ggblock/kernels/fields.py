@@ -42,8 +42,12 @@ WIDE = 64
 #: table, and its bytes.
 TABLED = {"1s": ("sums", 256, SUMS), "1t": ("tables", 128, TABLES), "2w": ("wide", 32, WIDE)}
 
-#: Share of a row's rounding error, the sum of its squared scales, from which 32 columns get a second term in mode "1+".
+#: Share of a token's rounding error, the sum of its squared scales, from which a block gets a second term in mode "1+".
 LOUD = 0.1
+
+#: Share of the rounding error of a tile of tokens, the sum of the squared scales, that is to be saved in 32 columns by
+#: setting four of them apart in mode "1+".
+APART = 0.03
 
 
 def word_stride(n32: int) -> int:

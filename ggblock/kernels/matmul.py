@@ -7,8 +7,8 @@ rows of int8 activations are formed in 32-bit lanes, then::
 
 with ``d`` the activations' scale per 32 and ``s = d * sum(q)``. Two terms of activations (``q`` and ``q2``, together
 about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With float activations (reference mode) codes
-become floats instead and nothing is rounded to integers. In mode "1+" the second term counts where it is worth it:
-``activations`` marks 32 columns of a tile, and of one token blocks with a large scale have it
+become floats instead and nothing is rounded to integers. In mode "1+" more bits count where they are worth it: of a
+tile four of 32 columns have them (``activation_apart``), of one token blocks with a large scale have a second term
 (``block_products``).
 
 For one token the memory is what takes time, and nothing here prefetches: hardware does it best, at the full bandwidth,
@@ -159,8 +159,9 @@ def tile_of_units(
     mode, rows
 ):  # fmt: skip
     """16 rows by ``tokens`` tokens over ``n_units`` units (``unpacked``). ``y`` and ``bias`` as of ``tile``; ``mode``:
-    "1" or "2" terms of activations, or "1+", a second where ``activations`` says so. ``following``: address of the
-    panel that will be unpacked in place of this one, which is brought into the second level of cache meanwhile; or 0.
+    "1" or "2" terms of activations, or "1+", four columns apart where ``activations`` says so. ``following``: address
+    of the panel that will be unpacked in place of this one, which is brought into the second level of cache meanwhile;
+    or 0.
     ``rows``: "whole", or of that panel every ``slice_units`` lie ``jump`` bytes further on.
     """
     fam, n_tokens, how = families.family(family.literal_value), tokens.literal_value, mode.literal_value

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..simd.emit import Emit
-from .block_products import NARROW, dots, sum_word, together
+from .block_products import NARROW, dots, group_of, sum_word, together
 from .families import in_halves, scales_at
 from .shapes import UNIT_CODES
 
@@ -43,10 +43,11 @@ def has_whole_scales(e: Emit, fam: Any) -> bool:
 
 
 def steps(
-    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, with_offset: list[int], loud: bool
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, with_offset: list[int], high: Any
 ) -> Iterator[tuple[list[Any], Any, list[int], list[tuple[int, Any]]]]:
     """What a unit adds to the sums of all tokens, in steps: dot products by token, <16 x float>, their factor, which
     sub-blocks' offsets (of ``with_offset``) are added with them, and other offsets, each with its word of the meta.
+    ``high``: see ``unpacked._add``.
     """
     whole, halved, alone = has_whole_scales(e, fam), in_halves(fam, e.machine.name), len(bases) == 1
     at_scales, n_subs, groups = scales_at(fam, e.machine.name), 32 // fam.sub, fam.sub // 4
@@ -57,33 +58,66 @@ def steps(
         if whole:
             both, factor = e.load(p, at_scales, "i32x16"), e.load(p, at_scales + 64, "f32x16")
             value = e.b.fmul(factor, e.i_to_f32(e.ashr(both if within else e.shl(both, 16), 16)))
-        return e.b.fneg(value) if loud else value
+        return value if high is None else e.b.fneg(value)
 
     if whole and alone:
-        acc = zeros
+        acc, factors = zeros, []
         for within in range(n_subs):
-            factors = e.shuffle(e.load(p, at_scales, "i16x32"), [i // 2 * 2 + within for i in range(32)])
-            acc = sums_of(e, fam, p, bases[0], within, _starts(e, fam, meta, within, tokens), acc, factors)
-        yield [e.i_to_f32(v) for v in acc], e.load(p, at_scales + 64, "f32x16"), with_offset, []
+            factors.append(e.shuffle(e.load(p, at_scales, "i16x32"), [i // 2 * 2 + within for i in range(32)]))
+            acc = sums_of(e, fam, p, bases[0], within, _starts(e, fam, meta, within, tokens), acc, factors[within])
+        if high is not None:
+            acc = _with_upper(e, fam, p, high, acc, factors)
+        factor = e.load(p, at_scales + 64, "f32x16")
+        yield [e.i_to_f32(v) for v in acc], factor if high is None else e.b.fneg(factor), with_offset, []
         return
     for within in range(n_subs):
         taken = []
         if alone or halved:
             starts = _starts(e, fam, meta, within, tokens) if alone else [e.zero("i16x32")] * tokens
             terms = [sums_of(e, fam, p, base, within, starts, zeros, None) for base in bases]
+            if high is not None:
+                ones = [e.const("i16x32", int(i == within)) for i in range(n_subs)]
+                terms = [_with_upper(e, fam, p, high, terms[0], ones)]
         else:
             first = 64 * within * groups
             terms = dots(e, fam, lambda k, at=first: e.load(p, at + 64 * k, "i8x64"), bases, within * groups, tokens)
         values = [e.i_to_f32(together(e, [of_one[t] for of_one in terms])) for t in range(tokens)]
         factor, zero = scale(within), RAISED if halved else int(fam.zero)
         if zero and not alone:
-            taken = [(sum_word(fam, within), e.b.fmul(factor, e.const("f32x16", zero if loud else -zero)))]
+            taken = [(sum_word(fam, within), e.b.fmul(factor, e.const("f32x16", -zero)))]
         yield values, factor, with_offset[within : within + 1], taken
+
+
+def _with_upper(e: Emit, fam: Any, p: Any, high: Any, acc: list[Any], factors: list[Any]) -> list[Any]:
+    """``acc``, by token, plus what stands apart adds to it (``activation_apart``), times ``factors`` by sub-block."""
+    (add, widen), tokens, halved = e.machine.narrow, len(acc), in_halves(fam, e.machine.name)
+    group, zero = group_of(e, high, tokens), _taken_off(e, fam)
+    codes = [e.load(e.at(p, group, 64), i * UNIT_CODES, "i8x64") for i in range(1 + halved)]
+    factor = factors[0]
+    if len(factors) > 1:
+        factor = e.b.select(e.b.icmp_signed(">=", group, e.i64(4)), factors[1], factor)
+    factor, out = e.shl(factor, 7), []
+    for t, total in enumerate(acc):
+        x, start = e.bytes4(high, 4 * t), e.zero("i16x32")
+        if zero:
+            word = e.splat_load(high, 4 * (tokens + t), "i32")
+            start = e.shl(e.bitcast(word, "i16x32"), zero.bit_length() - 1)
+        upper = add(e.b, start, codes[0], x)
+        if halved:
+            total = widen(e.b, total, upper, e.shl(factor, 4))
+            upper = add(e.b, e.zero("i16x32"), codes[1], x)
+        out.append(widen(e.b, total, upper, factor))
+    return out
+
+
+def _taken_off(e: Emit, fam: Any) -> int:
+    """What sums in int16 start with, times the activations: of codes in halves those of the upper ones."""
+    return RAISED_UPPER if in_halves(fam, e.machine.name) else int(fam.zero)
 
 
 def _starts(e: Emit, fam: Any, meta: Any, within: int, tokens: int) -> list[Any]:
     """What the products of a sub-block start with in int16, by token: what a type takes off its codes."""
-    zero = RAISED_UPPER if in_halves(fam, e.machine.name) else int(fam.zero)
+    zero = _taken_off(e, fam)
     if not zero:
         return [e.zero("i16x32")] * tokens
     at = sum_word(fam, within, True) * tokens * 4

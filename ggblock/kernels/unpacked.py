@@ -28,7 +28,7 @@ from llvmlite import ir
 
 from ..simd.emit import Emit
 from . import families, narrow
-from .block_products import dots, shift_of, sum_word, together
+from .block_products import dots, group_of, shift_of, sum_word, together
 from .fields import META
 from .shapes import UNIT_CODES
 
@@ -122,7 +122,7 @@ class Sums:
 
 
 def _steps(
-    e: Emit, unit: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, with_offset: list[int], loud: bool
+    e: Emit, unit: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, with_offset: list[int], high: Any
 ) -> Iterator[tuple[list[Any], Any, list[int], list[tuple[int, Any]]]]:
     """What a unit adds, as ``narrow.steps`` has it.
 
@@ -132,6 +132,7 @@ def _steps(
     """
     b, groups, n_scales, shift = e.b, unit.sub // 4, 32 // unit.sub, shift_of(e, unit)
     left = None if shift is None else shift - _lift(e, unit)
+    upper = _upper(e, unit, p, high, tokens) if high is not None else []
 
     def found(within: int) -> list[Any]:
         starts = None
@@ -139,6 +140,8 @@ def _steps(
             at = sum_word(unit, within, True) * tokens * 4
             starts = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
             starts = [b.ashr(v, e.const("i32x16", left)) if left else v for v in starts]
+        if upper:
+            starts = [b.add(v, more) for v, more in zip(starts, upper[within])] if starts else upper[within]
 
         def codes(k: int) -> Any:
             return e.load(p, 64 * (within * groups + k), "i8x64")
@@ -148,7 +151,7 @@ def _steps(
 
     def scale(within: int) -> Any:
         value = e.load(p, UNIT_CODES + 64 * within, "f32x16")
-        return b.fneg(value) if loud else value
+        return value if high is None else b.fneg(value)
 
     if n_scales == 1 or e.machine.pins:
         for within in range(n_scales):
@@ -159,17 +162,30 @@ def _steps(
         yield values, None, with_offset, []
 
 
+def _upper(e: Emit, unit: Any, p: Any, high: Any, tokens: int) -> list[list[Any]]:
+    """What stands apart adds to the products of each sub-block, by token, <16 x i32>: ``activation_apart`` left it at
+    ``high``."""
+    dot, zero = e.dot_ss if unit.signed and not e.machine.signed_bias else e.dot_us, e.zero("i32x16")
+    group = group_of(e, high, tokens)
+    codes = e.load(e.at(p, group, 64), 0, "i8x64")
+    found = [e.shl(dot(zero, codes, e.bytes4(high, 4 * t)), 7) for t in range(tokens)]
+    if unit.sub == 32:
+        return [found]
+    later = e.b.icmp_signed(">=", group, e.i64(4))
+    return [[e.b.select(later, zero, v) for v in found], [e.b.select(later, v, zero) for v in found]]
+
+
 def _add(
-    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, tokens: int, sums: Sums, loud: bool = False
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, tokens: int, sums: Sums, high: Any = None
 ) -> list[Any]:
     """Adds to the sums of all tokens what a unit adds with the terms of activations at ``bases``; returns them unless
-    they are in memory. ``loud``: the activations' scale is negative."""
+    they are in memory. ``high``: four columns stand apart (``activation_apart``), and the scale is negative."""
     sums, scales = sums.copy(), families.scales_at(fam, e.machine.name)
     with_offset = list(range(32 // fam.sub)) if fam.has_offsets else []
     if e.machine.narrow:
-        steps = narrow.steps(e, fam, p, bases, meta, tokens, with_offset, loud)
+        steps = narrow.steps(e, fam, p, bases, meta, tokens, with_offset, high)
     else:
-        steps = _steps(e, _folded(e, fam) or fam, p, bases, meta, tokens, with_offset, loud)
+        steps = _steps(e, _folded(e, fam) or fam, p, bases, meta, tokens, with_offset, high)
     for values, factor, subs, taken in steps:
         sums.settle()
         offsets = [(sum_word(fam, i), e.load(p, scales + 64 * (32 // fam.sub + i), "f32x16")) for i in subs]
@@ -190,9 +206,9 @@ def emit_unit(
     add = partial(_add, e, fam, p, meta=meta, tokens=tokens, sums=sums)
     if mode != "1+":
         return add((q, q2)[: int(mode)])
-    # a negative scale says that there is a second term, to all tokens of the tile
-    loud = e.b.icmp_signed("<", e.load(meta, 0, "i32"), ir.Constant(ir.IntType(32), 0))
-    return e.choose(loud, lambda: add((q, q2), loud=True), lambda: add((q,)))
+    # a negative scale says that four columns stand apart, to all tokens of the tile
+    apart = e.b.icmp_signed("<", e.load(meta, 0, "i32"), ir.Constant(ir.IntType(32), 0))
+    return e.choose(apart, lambda: add((q,), high=q2), lambda: add((q,)))
 
 
 #: What a tile's activations advance by from one unit to the next, bytes a token: of q and q2, and of meta.

@@ -138,20 +138,20 @@ def matrix(
 def exact_activations(n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator) -> np.ndarray:
     """float32 (n_tokens, n_cols) that 8 bits (16 with two terms) hold without rounding, whatever rounds them.
 
-    In every 16 columns one value is 127 times a power of two that is the same for 32 columns, and all others are
-    smaller multiples of that power of two, or with two terms of 1/256 of it (never halfway between two steps of the
-    first term).
+    In every four columns one value is 127 times a power of two that is the same for 32 columns (so none stand apart,
+    ``kernels.activation_apart``), and all others are smaller multiples of that power of two, or with two terms of 1/256
+    of it (never halfway between two steps of the first term).
     """
     n = -(-n_cols // 32) * 32
     if terms == 1:
         steps = rng.integers(-127, 128, (n_tokens, n)).astype(np.float64)
     else:
         steps = rng.integers(-126, 127, (n_tokens, n)) + rng.integers(-127, 128, (n_tokens, n)) / 256
-    peaks = np.arange(0, n, 16) + rng.integers(0, 16, (n_tokens, n // 16))
+    peaks = np.arange(0, n, 4) + rng.integers(0, 4, (n_tokens, n // 4))
     np.put_along_axis(steps, peaks, 127.0 * rng.choice([-1, 1], peaks.shape), axis=1)
     powers = 2.0 ** rng.integers(-9, 3, (n_tokens, n // 32))
     values = (steps * np.repeat(powers, 32, axis=1))[:, :n_cols]
-    if n_cols % 32 and n_cols % 32 < 16:  # the last peak may be cut off
+    if n_cols % 4:  # the last peak may be cut off
         values[:, n_cols - 1] = 127.0 * powers[:, -1]
     assert np.array_equal(values, values.astype(np.float32))
     return values.astype(np.float32)
