@@ -64,3 +64,4 @@ def smaller(a, b):
 
 word_stride = inline(fields.word_stride)
 chunk_of = inline(shapes.chunk)
+place = inline(shapes.place)

@@ -34,7 +34,7 @@ from ..simd.vec import (
     zero,
 )
 from . import attention_bf16, attention_q8_0, shapes
-from .args import arg, chunk_of, larger, smaller, state
+from .args import arg, chunk_of, larger, place, smaller, state
 from .attention_q8_0 import write_query
 from .fields import N_TOKENS, POSITION, TURN
 from .shapes import KEYS, MICRO_ROWS
@@ -241,7 +241,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
     n_rows = per_item * g
     of_rows = 4 * MICRO_ROWS * (n_rows // micro)  # bytes of m and of l: each micro-tile has its own ``MICRO_ROWS``
     at_once = g if g <= MICRO_ROWS else 1
-    step = shapes.decode_keys(n, cache)
+    step = shapes.run(cache)
     many = _block(n, "bf16" if short else cache, micro, KEYS, True)
     one = _block(n, cache, at_once, step, False)
     prepare, behind = attention_bf16.make_prepare(n), shapes.bf16_bytes(n)
@@ -292,12 +292,12 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                             write_query(q + r * row_bytes, codes + r * row_bytes, padded)
                         q = codes
                     end = smaller((chunk + 1) * chunk_size, position + 1)
-                    for key in range(larger(chunk * chunk_size, start // 16 * 16), end, step):
+                    for key in range(larger(chunk * chunk_size, start // step * step), end, step):
                         n_keys = smaller(np.int64(step), (end - key + 15) // 16 * 16)
                         one(
                             q,
-                            keys + key * step_bytes,
-                            values + key * step_bytes,
+                            keys + place(key, step) * step_bytes,
+                            values + place(key, step) * step_bytes,
                             key,
                             n_keys,
                             o,
@@ -356,12 +356,12 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                 clear(o + i * micro * row_bytes, m + 4 * MICRO_ROWS * i, l + 4 * MICRO_ROWS * i, micro)
             first = position + tile * per_item
             end = position + smaller(n_tokens, (tile + 1) * per_item)
-            begin = larger(np.int64(0), first + 1 - window) // 16 * 16 if window > 0 else np.int64(0)
+            begin = larger(np.int64(0), first + 1 - window) // KEYS * KEYS if window > 0 else np.int64(0)
             keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
             for key in range(begin, end, KEYS):
                 n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                 masked = key + n_keys > first + 1 or (window > 0 and key < end - window)
-                k_block, v_block = keys + key * step_bytes, values + key * step_bytes
+                k_block, v_block = keys + place(key, step) * step_bytes, values + place(key, step) * step_bytes
                 if short:
                     prepare(k_block, v_block, n_keys, shorter)
                     k_block, v_block = shorter, shorter + behind

@@ -1,7 +1,8 @@
 """Rotary positions, q/k norms, and the writing of keys and values into the cache.
 
-Cache layout of one layer: keys (n_kv_heads, n_ctx / 16, head, 16), so that one vector load takes 16 positions of one
-dimension; values (n_kv_heads, n_ctx, head). Elements are IEEE halves or float32, or ("q8_0") bytes with a scale per
+Cache layout of one layer: by KV head keys and values of ``shapes.run`` positions by turns, so that one token reads
+memory forward; keys (run / 16, head, 16), so that one vector load takes 16 positions of one dimension; values (run,
+head). Elements are IEEE halves or float32, or ("q8_0") bytes with a scale per
 32 dimensions, in panels of 16 positions that ``attention_q8_0`` describes. ``head`` is the head size rounded up to 16;
 the padding stays zero.
 
@@ -21,8 +22,9 @@ from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import joined
 from ..simd.vec import MACHINE, load, prefetch, splat, store, store_half, store_halves, vsqrt
+from . import shapes
 from .activations import rms_scale
-from .args import arg, arg_f32, chunk_of, state
+from .args import arg, arg_f32, chunk_of, place, state
 from .attention_q8_0 import write_key, write_value
 from .fields import N_TOKENS, POSITION
 
@@ -63,7 +65,7 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
     18 bytes of scratch a thread (a padded head), 19 q norm weight, 20 k norm weight, with eps in the upper half of
     column 12. Split by token and head; one token's context of a single chunk by KV head, as ``attention`` is.
     """
-    half, coded = cache == "f16", cache == "q8_0"
+    half, coded, run = cache == "f16", cache == "q8_0", shapes.run(cache)
     neox = pairs == "neox"
     with_norm = norms == "norm"
 
@@ -131,15 +133,15 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
         first, last = n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each
         if one and not coded:
             panel, row = padded * 16 * width, padded * width
-            fetch(arg(op, 13) + position // 16 * panel, arg(op, 14), (first + 1) // of_kv, (last + 1) // of_kv, panel)
-            fetch(arg(op, 15) + position * row, arg(op, 16), first // of_kv, last // of_kv, row)
+            at = place(position, run)
+            fetch(arg(op, 13) + at // 16 * panel, arg(op, 14), (first + 1) // of_kv, (last + 1) // of_kv, panel)
+            fetch(arg(op, 15) + at * row, arg(op, 16), first // of_kv, last // of_kv, row)
         for item in range(first, last):
             t, h = item // per_token, item % per_token
             if one:  # a KV head's queries, its key, its value
                 kv, i = item // of_kv, item % of_kv
                 h = kv * group + i if i < group else heads + (i - group) * kv_heads + kv
-            at = position + t
-            table = arg(op, 10) + at * n_rot * 4
+            table, at = arg(op, 10) + (position + t) * n_rot * 4, place(position + t, run)
             if h < heads:
                 to = arg(op, 11) + (t * heads + h) * padded * 4
                 copy_head(arg(op, 0) + t * arg(op, 1) + h * size * 4, to, size, arg(op, 19), eps, arg_f32(op, 12))

@@ -21,9 +21,16 @@ def score_bytes(keys: int) -> int:
     return MICRO_ROWS * (4 * keys + weight_bytes(keys))
 
 
-def decode_keys(size: int, cache: str) -> int:
-    """Keys of a block of attention when one token is decoded."""
+def run(cache: str) -> int:
+    """Positions whose keys lie together in the cache, before their values: the keys of a block of attention when one
+    token is decoded."""
     return CHUNK if cache == "q8_0" else KEYS
+
+
+def place(position: int, run: int) -> int:
+    """Where the keys of ``position`` lie from those of position 0 on, and its values from the first values on, in bytes
+    of a position: runs of keys and of values by turns."""
+    return position + position // run * run
 
 
 def panel_bytes(size: int, cache: str) -> int:

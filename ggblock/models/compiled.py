@@ -38,11 +38,13 @@ LOGIT_ROWS = 32  # tokens whose logits are computed at once when all are asked f
 
 
 class KvCache:
-    """Keys and values of one layer; layout in ``kernels.rope``."""
+    """Keys and values of one layer; layout in ``kernels.rope``. ``keys`` and ``values`` begin with those of position 0.
+    """
 
-    def __init__(self, arena: Arena, n_kv_heads: int, head_bytes: int) -> None:
+    def __init__(self, arena: Arena, n_kv_heads: int, head_bytes: int, run_bytes: int) -> None:
         self.head_bytes = head_bytes
-        self.keys, self.values = arena.take(n_kv_heads * head_bytes), arena.take(n_kv_heads * head_bytes)
+        self.data = arena.take(n_kv_heads * head_bytes)
+        self.keys, self.values = self.data, self.data[run_bytes:]
 
 
 class Layers:
@@ -61,8 +63,10 @@ class Layers:
         self.gated, self.up = builder.rows(c.n_ff), builder.rows(c.n_ff)
         self.tables: list[RopeTable] = []
         self.caches: list[KvCache] = []
-        self._head_bytes = round_up(n_ctx, 64) // 16 * shapes.panel_bytes(config.head, kv_type)
-        self._arena = Arena(2 * config.n_layers * config.n_kv_heads * self._head_bytes)
+        run = shapes.run(kv_type)
+        self.run_bytes = run // 16 * shapes.panel_bytes(config.head, kv_type)
+        self._head_bytes = 2 * -(-n_ctx // run) * self.run_bytes
+        self._arena = Arena(config.n_layers * config.n_kv_heads * self._head_bytes)
         group = c.n_heads // c.n_kv_heads
         self._turned = floats(builder.capacity, c.n_heads * shapes.padded(c.head))
         self._scratch_bytes = shapes.scratch_bytes(group, c.head)
@@ -96,7 +100,7 @@ class Layers:
         ``table`` None: a layer without positions, nothing is turned. While one token's context is a single chunk,
         threads go through all three operations with KV heads of their own and wait for nobody."""
         c, b = self.config, self.builder
-        cache = KvCache(self._arena, c.n_kv_heads, self._head_bytes)
+        cache = KvCache(self._arena, c.n_kv_heads, self._head_bytes, self.run_bytes)
         self.caches.append(cache)
         if table is not None and table not in self.tables:
             self.tables.append(table)

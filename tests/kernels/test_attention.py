@@ -95,18 +95,20 @@ class Attention:
     def cached(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of positions 0 .. n - 1, (n, KV heads, head), in the layout that ``kernels.rope`` states."""
         s = self.shape
-        cache = self.layers.caches[0]
+        # runs of keys and of values by turns
+        runs = self.layers.caches[0].data.reshape(s.kv_heads, -1, 2, self.layers.run_bytes)
+        all_keys, all_values = (np.ascontiguousarray(runs[:, :, i]) for i in range(2))
         if s.cache == "q8_0":
-            keys, values = (coded(c, s, is_key) for c, is_key in ((cache.keys, True), (cache.values, False)))
+            keys, values = (coded(c, s, is_key) for c, is_key in ((all_keys, True), (all_values, False)))
             return keys[:n], values[:n]
         padded, kind = -(-s.head // 16) * 16, "<f2" if s.cache == "f16" else "<f4"
         keys = (
-            cache.keys.view(kind)
+            all_keys.view(kind)
             .reshape(s.kv_heads, -1, padded, 16)
             .transpose(1, 3, 0, 2)
             .reshape(-1, s.kv_heads, padded)
         )
-        values = cache.values.view(kind).reshape(s.kv_heads, -1, padded).transpose(1, 0, 2)
+        values = all_values.view(kind).reshape(s.kv_heads, -1, padded).transpose(1, 0, 2)
         assert not keys[..., s.head :].any() and not values[..., s.head :].any(), "padding must stay zero"
         return keys[:n, :, : s.head].astype(np.float64), values[:n, :, : s.head].astype(np.float64)
 

@@ -51,10 +51,9 @@ class Decoder:
         self._model.forward(np.random.default_rng(0).integers(0, self._model.n_vocab, FILLED), 0)
         heads, total = self._model.config.n_kv_heads, 0
         for cache in self._model._layers.caches:
-            for data in (cache.keys, cache.values):
-                parts = data.reshape(heads, context // FILLED, -1)  # a head's positions follow each other
-                parts[:, 1:] = parts[:, :1]
-                total += data.nbytes
+            parts = cache.data.reshape(heads, context // FILLED, -1)  # a head's positions follow each other
+            parts[:, 1:] = parts[:, :1]
+            total += cache.data.nbytes
         self.kv_bytes = total / context
 
     def token_s(self, depth: int, n_tokens: int) -> float:

@@ -41,7 +41,7 @@ def measure(args: argparse.Namespace, activations: str, kv: str) -> dict[str, An
             for name, step, chunks in (("prefill", 512, args.chunks), ("decode", 1, args.decode_chunks)):
                 run = lambda ids, s=step: quality.scored(model, ids, cache.first_scored, step=s)  # noqa: E731
                 found[name] = cache.compare(run, chunks=chunks)
-            found["kv_bytes"] = 16 * sum(c.keys.nbytes + c.values.nbytes for c in model._layers.caches)
+            found["kv_bytes"] = 16 * sum(c.data.nbytes for c in model._layers.caches)
         finally:
             model.close()
     return found
