@@ -37,8 +37,9 @@ from .activation_tiles import (
     turned,
     write_meta,
 )
+from .fields import HIGH_BITS
 
-HIGH = 128  # times the upper half; 127 of them and a lower half from -64 to 64 are the most
+HIGH = 1 << HIGH_BITS  # times the upper half; 127 of them and a lower half from -64 to 64 are the most
 
 
 def _of_four(e: Emit, v: Any) -> Any:
@@ -95,7 +96,7 @@ def quantize_apart(typingctx, x, q, high, meta, limit):
                 lower = [e.fma(v, e.const("f32x16", -HIGH), w) for v, w in zip(upper, whole, strict=True)]
                 parts, highs = (turned(e, [byte_codes(e, v) for v in v16]) for v16 in (lower, upper))
                 store_half(e, first, i, parts)
-                sums.append(b.add(sums_of(e, parts), e.shl(sums_of(e, highs), HIGH.bit_length() - 1)))
+                sums.append(b.add(sums_of(e, parts), e.shl(sums_of(e, highs), HIGH_BITS)))
                 parts_high.append(highs)
                 if e.machine.narrow:
                     pairs.append((pairs_of(e, parts), pairs_of(e, highs)))

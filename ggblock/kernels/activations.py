@@ -123,10 +123,10 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
         whole = np.float32(0)
         for k in range(n32):
             whole += squares(meta + k * 4 * META * TILE)
+        least, average = np.float32(APART) * whole, np.float32(1) / np.float32(n32) * whole
         for k in range(n32):
             at = meta + k * 4 * META * TILE
-            least = np.float32(APART) * whole
-            if squares(at) > larger(np.float32(APART), np.float32(1) / np.float32(n32)) * whole:
+            if squares(at) > larger(least, average):
                 fill(op, tile, n_tokens, k, factors, x)
                 quantize_apart(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, least)
 

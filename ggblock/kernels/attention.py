@@ -294,10 +294,11 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                     end = smaller((chunk + 1) * chunk_size, position + 1)
                     for key in range(larger(chunk * chunk_size, start // step * step), end, step):
                         n_keys = smaller(np.int64(step), (end - key + 15) // 16 * 16)
+                        at = place(key, step) * step_bytes
                         one(
                             q,
-                            keys + place(key, step) * step_bytes,
-                            values + place(key, step) * step_bytes,
+                            keys + at,
+                            values + at,
                             key,
                             n_keys,
                             o,
@@ -361,7 +362,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
             for key in range(begin, end, KEYS):
                 n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                 masked = key + n_keys > first + 1 or (window > 0 and key < end - window)
-                k_block, v_block = keys + place(key, step) * step_bytes, values + place(key, step) * step_bytes
+                block = place(key, step) * step_bytes
+                k_block, v_block = keys + block, values + block
                 if short:
                     prepare(k_block, v_block, n_keys, shorter)
                     k_block, v_block = shorter, shorter + behind

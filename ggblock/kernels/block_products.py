@@ -40,7 +40,7 @@ def dots(
         upper = dots(e, fam, codes, bases[:-1], first, tokens)
         return upper + dots(e, fam, codes, bases[-1:], first, tokens, starts)
     groups = fam.sub // 4
-    dot = e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
+    dot = dot_of(e, fam)
     narrow = None if fam.signed else e.machine.narrow
     # groups of four whose products, two to a lane, cannot leave int16
     together = NARROW // (max_code or fam.max_code) if narrow else 1
@@ -63,6 +63,11 @@ def dots(
         if together > 1:
             acc = [[narrow[1](e.b, a, h) for a, h in zip(*both, strict=True)] for both in zip(acc, pairs, strict=True)]
     return acc
+
+
+def dot_of(e: Emit, fam: Any) -> Any:
+    """What adds the products of four codes of ``fam``, as the machine multiplies them, to lanes of int32."""
+    return e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
 
 
 def group_of(e: Emit, high: Any, tokens: int) -> Any:

@@ -49,6 +49,9 @@ LOUD = 0.1
 #: setting four of them apart in mode "1+".
 APART = 0.03
 
+#: Bits by which the upper halves of their codes stand higher: see ``activation_apart``.
+HIGH_BITS = 7
+
 
 def word_stride(n32: int) -> int:
     """Bytes of a word of one token's meta of ``n32`` times 32 columns: whole lines and one more, so that words never

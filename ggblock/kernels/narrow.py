@@ -25,6 +25,7 @@ from typing import Any
 from ..simd.emit import Emit
 from .block_products import NARROW, dots, group_of, sum_word, together
 from .families import in_halves, scales_at
+from .fields import HIGH_BITS
 from .shapes import UNIT_CODES
 
 #: What is taken off codes in halves, and of that what the upper halves start with, in their own steps.
@@ -93,18 +94,15 @@ def steps(
 def _with_upper(e: Emit, fam: Any, p: Any, high: Any, acc: list[Any], factors: list[Any]) -> list[Any]:
     """``acc``, by token, plus what stands apart adds to it (``activation_apart``), times ``factors`` by sub-block."""
     (add, widen), tokens, halved = e.machine.narrow, len(acc), in_halves(fam, e.machine.name)
-    group, zero = group_of(e, high, tokens), _taken_off(e, fam)
+    group = group_of(e, high, tokens)
     codes = [e.load(e.at(p, group, 64), i * UNIT_CODES, "i8x64") for i in range(1 + halved)]
     factor = factors[0]
     if len(factors) > 1:
         factor = e.b.select(e.b.icmp_signed(">=", group, e.i64(4)), factors[1], factor)
-    factor, out = e.shl(factor, 7), []
+    factor, out = e.shl(factor, HIGH_BITS), []
     for t, total in enumerate(acc):
-        x, start = e.bytes4(high, 4 * t), e.zero("i16x32")
-        if zero:
-            word = e.splat_load(high, 4 * (tokens + t), "i32")
-            start = e.shl(e.bitcast(word, "i16x32"), zero.bit_length() - 1)
-        upper = add(e.b, start, codes[0], x)
+        x = e.bytes4(high, 4 * t)
+        upper = add(e.b, _start(e, fam, high, 4 * (tokens + t)), codes[0], x)
         if halved:
             total = widen(e.b, total, upper, e.shl(factor, 4))
             upper = add(e.b, e.zero("i16x32"), codes[1], x)
@@ -112,19 +110,19 @@ def _with_upper(e: Emit, fam: Any, p: Any, high: Any, acc: list[Any], factors: l
     return out
 
 
-def _taken_off(e: Emit, fam: Any) -> int:
-    """What sums in int16 start with, times the activations: of codes in halves those of the upper ones."""
-    return RAISED_UPPER if in_halves(fam, e.machine.name) else int(fam.zero)
+def _start(e: Emit, fam: Any, at: Any, offset: int) -> Any:
+    """What products start with in int16, <32 x i16>: what a type takes off its codes (of codes in halves the upper
+    ones), times the negative sums of activations at ``at + offset``."""
+    zero = RAISED_UPPER if in_halves(fam, e.machine.name) else int(fam.zero)
+    if not zero:
+        return e.zero("i16x32")
+    return e.shl(e.bitcast(e.splat_load(at, offset, "i32"), "i16x32"), zero.bit_length() - 1)
 
 
 def _starts(e: Emit, fam: Any, meta: Any, within: int, tokens: int) -> list[Any]:
-    """What the products of a sub-block start with in int16, by token: what a type takes off its codes."""
-    zero = _taken_off(e, fam)
-    if not zero:
-        return [e.zero("i16x32")] * tokens
+    """The same of a sub-block, by token."""
     at = sum_word(fam, within, True) * tokens * 4
-    words = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
-    return [e.shl(e.bitcast(word, "i16x32"), zero.bit_length() - 1) for word in words]
+    return [_start(e, fam, meta, at + t * 4) for t in range(tokens)]
 
 
 def _dots(

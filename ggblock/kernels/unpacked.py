@@ -28,8 +28,8 @@ from llvmlite import ir
 
 from ..simd.emit import Emit
 from . import families, narrow
-from .block_products import dots, group_of, shift_of, sum_word, together
-from .fields import META
+from .block_products import dot_of, dots, group_of, shift_of, sum_word, together
+from .fields import HIGH_BITS, META
 from .shapes import UNIT_CODES
 
 
@@ -165,10 +165,9 @@ def _steps(
 def _upper(e: Emit, unit: Any, p: Any, high: Any, tokens: int) -> list[list[Any]]:
     """What stands apart adds to the products of each sub-block, by token, <16 x i32>: ``activation_apart`` left it at
     ``high``."""
-    dot, zero = e.dot_ss if unit.signed and not e.machine.signed_bias else e.dot_us, e.zero("i32x16")
-    group = group_of(e, high, tokens)
+    dot, zero, group = dot_of(e, unit), e.zero("i32x16"), group_of(e, high, tokens)
     codes = e.load(e.at(p, group, 64), 0, "i8x64")
-    found = [e.shl(dot(zero, codes, e.bytes4(high, 4 * t)), 7) for t in range(tokens)]
+    found = [e.shl(dot(zero, codes, e.bytes4(high, 4 * t)), HIGH_BITS) for t in range(tokens)]
     if unit.sub == 32:
         return [found]
     later = e.b.icmp_signed(">=", group, e.i64(4))

@@ -104,7 +104,7 @@ class Layers:
         self.caches.append(cache)
         if table is not None and table not in self.tables:
             self.tables.append(table)
-        barrier = fields.EARLY if c.n_kv_heads < shapes.FINE_HEADS else fields.DEEP
+        barrier = fields.EARLY if shapes.chunk(c.n_kv_heads, 0) < shapes.CHUNK else fields.DEEP
         norms = "none" if q_norm is None and k_norm is None else "norm"
         b.op(
             f"rope/{pairs}/{self.kv_type}/{norms}",
