@@ -28,7 +28,7 @@ BATCH = 512  # tokens of a prefill step
 TABLES_L1 = 16 * 1024  # half of a first level of cache: see tabled_blocks
 UNPACKED_BYTES = 160 * 1024  # of unpacked panels that stay in a second level of cache while tiles go through them
 PIECE_BYTES = 32 * 1024  # of weights that threads take at a time: 2 us; 16 and 64 KB were no better
-SLICED_PANELS = 8  # the same where rows are in slices: what lies together in one is to be read in long runs
+SLICED_PANELS = 32  # the same where rows are in slices: what lies together in one is to be read in long runs
 PIECES = 8  # a share of fewer is not divided: its end costs a look at another core's line, 0.1 us
 SPLIT = 1024  # columns from which on threads share the work of one token's gate: 2 us of SiLU against a barrier of 0.4
 
@@ -59,7 +59,8 @@ def tabled_slice(k: int) -> int:
 
     GB/s of Q1_0, 8,192 columns to 2,048 rows, whole and in slices, on one core of Zen 4 and on two whose memory gives
     33 to 37: AVX-512 13.7 and 27.8, 26 and 33; AVX2 8.4 and 18, 16.6 and 28. Slices of 2,816 are as fast with AVX-512,
-    a fifth slower with AVX2.
+    a fifth slower with AVX2. Panels that threads take at a time, all slices of them: eight 27.4, sixteen 28.0, 32 29.8
+    (``SLICED_PANELS``; two cores, AVX-512, memory of 32).
     """
     n_blocks = k // 128
     if tabled_blocks(k) == n_blocks:
@@ -215,6 +216,8 @@ class Builder:
 
     def embed(self, ids: Array, w: Weight, scale: Array, x: Rows) -> None:
         """``x`` = rows ``ids`` (int64, one a token) of ``w`` times ``scale`` (float32, one number)."""
+        assert len(w.slices) == 1, w.tensor.name
+        w.by_rows = True
         self.weights.append(w)
         self.keep += [ids, scale]
         at = (w, w.n_panels, w.n_blocks, w.panel_bytes, ids, scale, x.data, x.stride)
@@ -267,7 +270,7 @@ class Builder:
             self.keep.append(bias)
         one = mode_of_one(w.family, modes, host().machine) if self.place == "cpu" else modes[0]
         one = "0" if w.is_parted else one
-        if one == "1t" and bias is None and not w.tensor.in_panels and not w.data.size:
+        if one == "1t" and bias is None and not (w.tensor.in_panels or w.data.size or w.by_rows):
             w.slice_columns(tabled_slice(a.k))
         tables = self._tables(one, a, b, thread_q, thread_meta, w) if one in fields.TABLED else (0, 0, 0)
         self._row(

@@ -37,12 +37,13 @@ class Weight:
     n_cols: int
     data: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8), repr=False)
     slice_blocks: int = 0  # whole blocks of a row in a slice: see ``slice_columns``
+    by_rows: bool = False  # whether rows are read one by one too (``Builder.embed``): then they stay whole
 
     def slice_columns(self, n_cols: int) -> None:
         """Has panels packed in slices of ``n_cols`` columns (a multiple of a block), all panels of one slice before
         those of the next, so that what one token multiplies a slice with stays in the first level of cache. For
         products in mode "1t", and for files of rows: panels of a file are used as they lie."""
-        assert not self.data.size and not self.tensor.in_panels and n_cols % families.family(self.family).block == 0
+        assert not (self.data.size or self.tensor.in_panels or self.by_rows) and n_cols % families.family(self.family).block == 0
         self.slice_blocks = n_cols // int(families.family(self.family).block)
 
     @property

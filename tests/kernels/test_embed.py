@@ -49,3 +49,17 @@ def test_rows_are_those_of_the_decoder(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", tails.CUT)
 def test_rows_with_tails(name: str, tmp_path: Path) -> None:
     check(ragged(tmp_path, name, 37, columns_of(name)[1], np.random.default_rng(len(name))))
+
+
+def test_rows_of_a_matrix_that_one_token_would_have_in_slices(tmp_path: Path) -> None:
+    """A shared output matrix, whose rows are read as embeddings too, stays whole."""
+    m = matrix(tmp_path, "q1_0", 37, 4096, np.random.default_rng(3))
+    w, ids = m.weight(), np.array([0, 36, 15, 16])
+    builder = Builder(("2", "1+"), 2, len(ids))
+    x, y, places, factor = builder.rows(4096), builder.rows(37), buffer(8 * len(ids)).view(np.int64), floats(1)
+    places[:], factor[0] = ids, 1
+    builder.embed(places, w, factor, x)
+    builder.matmul(builder.copy(x), w, y)
+    builder.finish(team(2)).run(len(ids), 0)
+    assert w.slices == [(0, w.n_blocks)]
+    np.testing.assert_allclose(x.data[: len(ids), :4096], m.exact[ids], rtol=1e-6)
