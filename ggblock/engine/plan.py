@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fields
-from ..kernels.families import mode_of_one
+from ..kernels.families import form_of, mode_of_one
 from ..simd.host import BF16_MACHINES, TILE_TOKENS, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
@@ -42,30 +42,32 @@ def multiplies_bf16() -> bool:
     return host().machine in BF16_MACHINES
 
 
-def tabled_blocks(k: int) -> int:
-    """Of rows of ``k`` columns, how many times 128 columns one token multiplies by ``kernels.sign_tables``.
+def tabled_blocks(mode: str, k: int) -> int:
+    """Of rows of ``k`` columns, how many blocks one token multiplies by tables in a mode of ``fields.SLICED``.
 
     As many as leave what a row is multiplied with in half of a first level of cache: 5.5 bytes a column with tables, 2
     without. What comes from the second keeps the hardware from fetching weights ahead. One core of Zen 4 read Q1_0 from
     memory at 28 GB/s with tables of 2,048 columns; rows of 4,096 at 13 with no tables, 19 with half, 9 to 13 with
     all of them; rows of 8,192 at 11.7, with tables of 2,048 columns at 10.5.
     """
-    return max(0, min(k // 128, (TABLES_L1 - 2 * k) // (7 * 128 // 2)))
+    _, columns, size = fields.TABLED[mode]
+    return max(0, min(k // columns, (TABLES_L1 - 2 * k) // (size - columns)))
 
 
-def tabled_slice(k: int) -> int:
-    """Columns of the slices in which a matrix of ``k`` columns is packed for ``kernels.sign_tables``, so that all have
-    tables: about equal ones of 2,048 at most; ``k`` where one has room for all.
+def tabled_slice(mode: str, k: int) -> int:
+    """Columns of the slices in which a matrix of ``k`` columns is packed for a mode of ``fields.SLICED``, so that all
+    have tables: about equal ones of 2,048 at most; ``k`` where one has room for all.
 
     GB/s of Q1_0, 8,192 columns to 2,048 rows, whole and in slices, on one core of Zen 4 and on two whose memory gives
     33 to 37: AVX-512 13.7 and 27.8, 26 and 33; AVX2 8.4 and 18, 16.6 and 28. Slices of 2,816 are as fast with AVX-512,
     a fifth slower with AVX2. Panels that threads take at a time, all slices of them: eight 27.4, sixteen 28.0, 32 29.8
     (``SLICED_PANELS``; two cores, AVX-512, memory of 32).
     """
-    n_blocks = k // 128
-    if tabled_blocks(k) == n_blocks:
+    columns = fields.TABLED[mode][1]
+    n_blocks = k // columns
+    if tabled_blocks(mode, k) == n_blocks:
         return k
-    return -(-n_blocks // -(-n_blocks // 16)) * 128
+    return -(-n_blocks // -(-n_blocks // (2048 // columns))) * columns
 
 
 def tables_of(mode: str, k: int) -> tuple[str, int, int]:
@@ -268,10 +270,7 @@ class Builder:
         self.weights.append(w)
         if bias is not None:
             self.keep.append(bias)
-        one = mode_of_one(w.family, modes, host().machine) if self.place == "cpu" else modes[0]
-        one = "0" if w.is_parted else one
-        if one == "1t" and bias is None and not (w.tensor.in_panels or w.data.size or w.by_rows):
-            w.slice_columns(tabled_slice(a.k))
+        one = self._mode_of_one(w, modes, bias is not None)
         tables = self._tables(one, a, b, thread_q, thread_meta, w) if one in fields.TABLED else (0, 0, 0)
         self._row(
             f"matmul/{w.family}/{one}/{modes[1]}",
@@ -299,6 +298,18 @@ class Builder:
             max(1, w.slices[0][1]),
         )
 
+    def _mode_of_one(self, w: Weight, modes: tuple[str, str], is_biased: bool) -> str:
+        """How one token is multiplied by ``w``, whose panels will be packed as is best for that."""
+        if self.place != "cpu" or w.is_parted:
+            return "0" if w.is_parted else modes[0]
+        is_free = w.is_free and not is_biased
+        if is_free:
+            w.family = form_of(w.family, modes, host().machine)
+        one = mode_of_one(w.family, modes, host().machine)
+        if one in fields.SLICED and is_free:
+            w.slice_columns(tabled_slice(one, w.n_cols))
+        return one
+
     def largest(self, a: Activations, w: Weight, y: Rows) -> int:
         """``matmul`` of a weight in two parts, whose rows are words: of one token's logits only the largest are exact
         where word ``fields.BEST`` of the state says so (``kernels.sieve``). Returns how many rows of the plan write
@@ -320,13 +331,13 @@ class Builder:
         """(tables of one token's activations in mode ``one``, a thread's share, how many ``w`` takes), behind the
         threads' second terms, each kind in a place of its own; their row is written once, for the most of them."""
         kernel, n, size = tables_of(one, a.k)
-        if one == "1t" and len(w.slices) == 1:
-            n = tabled_blocks(a.k)
+        if one in fields.SLICED and len(w.slices) == 1:
+            n = tabled_blocks(one, a.k)
         modes = list(fields.TABLED)
         before = sum(tables_of(mode, a.k)[2] for mode in modes[: modes.index(one)])
         at = b.q2[self.n_threads * (b.thread_q + before) :]
         barrier = fields.NEVER
-        if one == "1t" and a.split:
+        if one in fields.SLICED and a.split:
             barrier, size = fields.ALWAYS, 0  # one for all threads, each of which writes its share
         if n and kernel not in a.tables:
             a.tables[kernel] = self._row(kernel, barrier, n, b.q, b.q2, b.meta, thread_q, thread_meta, at, size, a.k)

@@ -28,7 +28,8 @@ class Weight:
     """A matrix of ``n_rows`` by ``n_cols`` that will be packed; ``data`` is empty until then.
 
     ``family``: of its kernels; ``q4_k+128`` says that rows end in a tail of 128 weights, as only files in panels have
-    them, and ``q8_0_parted`` that codes lie in two parts (``kernels.sieve``). ``n_blocks``: whole blocks a row.
+    them, ``q8_0_parted`` that codes lie in two parts (``kernels.sieve``); products may choose a form of the type that
+    is faster (``families.FORMS``). ``n_blocks``: whole blocks a row.
     """
 
     tensor: Tensor
@@ -42,9 +43,15 @@ class Weight:
     def slice_columns(self, n_cols: int) -> None:
         """Has panels packed in slices of ``n_cols`` columns (a multiple of a block), all panels of one slice before
         those of the next, so that what one token multiplies a slice with stays in the first level of cache. For
-        products in mode "1t", and for files of rows: panels of a file are used as they lie."""
-        assert not (self.data.size or self.tensor.in_panels or self.by_rows) and n_cols % families.family(self.family).block == 0
-        self.slice_blocks = n_cols // int(families.family(self.family).block)
+        products in a mode of ``fields.SLICED``, and for files of rows: panels of a file are used as they lie."""
+        block = int(families.family(self.family).block)
+        assert self.is_free and n_cols % block == 0
+        self.slice_blocks = n_cols // block
+
+    @property
+    def is_free(self) -> bool:
+        """Whether panels may still be packed in another order or form than the file's type has."""
+        return not (self.data.size or self.tensor.in_panels or self.by_rows)
 
     @property
     def slices(self) -> list[tuple[int, int]]:
@@ -82,9 +89,25 @@ class Weight:
         return self.second_bytes > 0
 
     @property
+    def is_in_threes(self) -> bool:
+        """Whether rows are written anew before they are packed (``kernels.tq1_0_threes``)."""
+        return self.family == "tq1_0_threes"
+
+    @property
     def plain(self) -> str:
         """The family of the panels that ``repack`` makes, before they are parted."""
         return self.tensor.type.name if self.is_parted else self.family
+
+    @property
+    def units(self) -> tuple[tuple[int, int, int], ...]:
+        """Units of the blocks that ``repack`` takes: (first byte, bytes, width) of each run."""
+        return families.FORM_UNITS.get(self.plain) or panels.UNITS[self.plain]
+
+    @property
+    def plain_bytes(self) -> int:
+        """Bytes of such a block."""
+        is_form = self.plain in families.FORM_UNITS
+        return int(families.family(self.plain).n_bytes) if is_form else panels.block_bytes(self.plain)
 
     @property
     def unpacked_bytes(self) -> int:
@@ -150,7 +173,7 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
     At most ``n_rows`` rows (whole panels) at a time where the type has a family of its own.
     """
     block = w.tensor.type
-    if w.plain == block.name:
+    if w.plain == block.name or w.plain in families.FORM_UNITS:
         for first in range(0, w.n_rows, n_rows or max(1, w.n_rows)):
             yield first, w.tensor.raw_rows(first, min(w.n_rows, first + (n_rows or w.n_rows)))
         return
@@ -163,14 +186,19 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
             yield first, _expanded(w.tensor.raw_rows(first, last), block, w.family)
 
 
+def packing_kernels(weights: list[Weight]) -> list[str]:
+    """The kernels that ``pack`` takes."""
+    special = {"split": any(w.is_parted for w in weights), "threes": any(w.is_in_threes for w in weights)}
+    return ["repack", *(name for name, is_needed in special.items() if is_needed)]
+
+
 def repack(
     w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team, only: tuple[int, int] | None = None
 ) -> None:  # fmt: skip
     """Interleaves ``rows`` (from a multiple of a panel's on) at address ``to``, on all threads of ``team``: all blocks
     of them, or ``only`` those of a slice."""
     first, n_blocks = only or (0, w.n_blocks)
-    size = panels.block_bytes(w.plain)
-    units = panels.UNITS[w.plain]
+    size, units = w.plain_bytes, w.units
     table = np.zeros(1 + 3 * len(units), np.int64)  # eight zero bytes first: see the kernel
     table[1:] = np.array(units).reshape(-1)
     row = np.zeros(fields.ROW, np.int64)
@@ -204,6 +232,17 @@ def _split(w: Weight, first: int, rows: npt.NDArray[np.uint8], whole: npt.NDArra
     team.run(address(row), 1)
 
 
+def _in_threes(
+    w: Weight, rows: npt.NDArray[np.uint8], room: npt.NDArray[np.uint8], team: Team
+) -> npt.NDArray[np.uint8]:
+    """Rows of TQ1_0 as rows of ``kernels.tq1_0_threes``, in ``room``."""
+    row = np.zeros(fields.ROW, np.int64)
+    row[fields.KERNEL] = kernels(["threes"])["threes"]
+    row[fields.A : fields.A + 3] = address(rows), len(rows) * w.n_blocks, address(room)
+    team.run(address(row), 1)
+    return room[: len(rows) * w.n_blocks * w.plain_bytes].reshape(len(rows), -1)
+
+
 def pack(weights: list[Weight], team: Team) -> None:
     """Fills ``data`` of every weight, on all threads of ``team``, one tensor after the other.
 
@@ -217,14 +256,17 @@ def pack(weights: list[Weight], team: Team) -> None:
     for w in waiting:
         w.data = arena.take(w.n_bytes)
         step = min(w.n_panels, max(1, _PIECE_BYTES // w.panel_bytes)) * panels.ROWS
-        whole = buffer(step * w.n_blocks * panels.block_bytes(w.plain) if w.is_parted else 0)
+        whole = buffer(step * w.n_blocks * w.plain_bytes if w.is_parted else 0)
+        room = buffer(step * w.n_blocks * w.plain_bytes if w.is_in_threes else 0)
         for first, rows in pieces(w, step):
             if w.is_parted:
                 _split(w, first // panels.ROWS, rows, whole, team)
             else:
+                if w.is_in_threes:
+                    rows = _in_threes(w, rows, room, team)
                 for of_slice in w.slices:
                     before = w.n_panels * of_slice[0] + first // panels.ROWS * of_slice[1]  # blocks of panels
-                    to = address(w.data) + before * panels.ROWS * panels.block_bytes(w.plain)
+                    to = address(w.data) + before * panels.ROWS * w.plain_bytes
                     repack(w, rows, to, team, of_slice)
             w.tensor.release()  # of the file only a piece is in memory at a time, not a whole matrix
 

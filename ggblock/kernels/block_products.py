@@ -12,11 +12,13 @@ from typing import Any
 
 from ..simd.emit import I32, Emit, llvm_type
 from ..simd.vec import emit_max
-from . import families, sign_tables, sum_tables
+from . import digit_tables, families, sign_tables, sum_tables
 from . import wide as wide_terms
 
 #: Modes of one token in which a second term of activations counts in some blocks: see ``matmul``.
-MIXED = ("1+", "1s", "1t")
+MIXED = ("1+", "1s", "1t", "1d")
+#: Where the table of a block has the largest scale of its activations.
+PEAKS = {"1s": sum_tables.PEAK, "1d": digit_tables.PEAK}
 RAISED = 128.0  # what makes unsigned bytes of signed codes
 
 NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to
@@ -358,10 +360,11 @@ def _scaled_once(
     return total if whole[1] is None else e.fma(offsets, whole[1], total)
 
 
-def _loud(e: Emit, fam: Any, meta: Words, sums: Any, limit: Any) -> Any:
-    """Whether the square of a scale of one token's activations of the block is more than ``limit``."""
-    if sums:
-        peak = e.load(sums, sum_tables.PEAK, "f32")
+def _loud(e: Emit, fam: Any, meta: Words, table: Any, peak_at: int | None, limit: Any) -> Any:
+    """Whether the square of a scale of one token's activations of the block is more than ``limit``. ``peak_at``: where
+    its table, if any, has the largest."""
+    if table is not None and peak_at is not None:
+        peak = e.load(table, peak_at, "f32")
     else:
         peak = reduce(lambda peak, d: emit_max(e, d, peak), map(meta.scale, range(-(-fam.block // 32))))
     return e.b.fcmp_ordered(">", e.b.fmul(peak, peak), limit)
@@ -374,13 +377,12 @@ def block(
     they have one."""
     if mode not in MIXED:
         return _block_one(e, fam, p, (q, q2)[: int(mode[0])], meta, total, wide=table if mode == "2w" else None)
-    signs, sums = (table if mode == of else None for of in ("1t", "1s"))
+    by_tables = {"1t": sign_tables.block, "1d": digit_tables.block}.get(mode) if table is not None else None
+    sums = table if mode == "1s" else None
     (total,) = e.choose(
-        _loud(e, fam, meta, sums, limit),
+        _loud(e, fam, meta, table, PEAKS.get(mode), limit),
         lambda: [_block_one(e, fam, p, (q, q2), meta, total)],
-        lambda: [
-            sign_tables.block(e, fam, p, signs, total) if signs else _block_first(e, fam, p, q, meta, sums, total)
-        ],
+        lambda: [by_tables(e, fam, p, table, total) if by_tables else _block_first(e, fam, p, q, meta, sums, total)],
     )
     return total
 

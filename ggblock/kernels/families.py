@@ -13,7 +13,7 @@ from typing import Any
 
 from ..blocks import by_name, tails
 from ..format import panels
-from ..simd.host import NARROW_MACHINES, TABLE_MACHINES, WIDE_MACHINES
+from ..simd.host import NARROW_MACHINES, PLACE_MACHINES, TABLE_MACHINES, WIDE_MACHINES
 from .shapes import UNIT_CODES
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
@@ -21,6 +21,11 @@ FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k"
 
 #: Families that the engine makes of a block type: its bits in two regions (``sieve``).
 PARTED = {"q8_0": "q8_0_parted"}
+
+#: Others that it makes for products of one token by tables, and on which machines; and the units of their blocks as
+#: ``format.panels`` has those of types.
+FORMS = {"q1_0": ("q1_0_places", PLACE_MACHINES), "tq1_0": ("tq1_0_threes", TABLE_MACHINES["1d"])}
+FORM_UNITS = {"q1_0_places": ((0, 2, 2), (2, 16, 1)), "tq1_0_threes": ((0, 2, 2), (2, 54, 1))}
 
 COARSE_BITS = 3.5   # a weight
 
@@ -52,7 +57,7 @@ class Family:
     signed = False      # codes are signed bytes of full range (then ``dot_ss``)
     has_weights = False # blocks of 16 sub-blocks: ``weights`` says what sums of activations are multiplied by
     folded = None       # how units may have scales in their codes: a ``Folded``, where ``folded_codes`` are bytes
-    is_signs = False    # weights are plus or minus the half at the block's start: ``signs`` says which
+    tables = ""         # mode in which one token is multiplied by tables, on machines that have it: see ``mode_of_one``
 
     def prepare(self, e: Any, p: Any) -> Any:
         """What all sub-blocks of a block share; handed back to ``scale``."""
@@ -122,7 +127,8 @@ class Family:
         raise AttributeError
 
     def signs(self, e: Any, p: Any, s: int) -> Any:
-        """For weights ``32 s .. 32 s + 31`` of a block a bit each, 1 for plus: <64 x i8>, four bytes a row."""
+        """For weights ``32 s .. 32 s + 31`` of a block a bit each, 1 for plus: <64 x i8>, four bytes a row. Of a family
+        with ``tables`` "1t", whose weights are plus or minus the half at the block's start."""
         raise AttributeError
 
     def woven(self, e: Any, p: Any, s: int) -> Iterator[tuple[Any, int]]:
@@ -242,9 +248,16 @@ def split(name: str) -> tuple[str, int]:
 def family(name: str) -> Any:
     """The description of block family ``name``, of its whole blocks. Raises ``KeyError`` where it has no kernel."""
     base, _ = split(name)
-    if base not in FAMILIES and base not in PARTED.values():
+    if base not in FAMILIES and base not in PARTED.values() and base not in FORM_UNITS:
         raise KeyError(name)
     return importlib.import_module(f"{__package__}.{base}").FAMILY
+
+
+def form_of(name: str, modes: tuple[str, str], machine: str) -> str:
+    """The family in which weights of block family ``name``, if their panels are not packed yet, are best multiplied
+    with one token of activations in ``modes``."""
+    form, machines = FORMS.get(name, (name, ()))
+    return form if machine in machines and mode_of_one(form, modes, machine) == family(form).tables else name
 
 
 def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
@@ -252,8 +265,9 @@ def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
 
     Of types with few bits a weight one token is bound by arithmetic, not by memory, if it has two terms everywhere; and
     their weights are so rough that nothing is lost beside them by a second term only where it is worth it. "1s":
-    elsewhere with sums of activations from tables (``sum_tables``). "1t": elsewhere by tables alone (``sign_tables``),
-    where the machine looks bytes up fast. "2w": two terms as one number of 16 bits (``wide``), where that is faster.
+    elsewhere with sums of activations from tables (``sum_tables``). "1t", "1d": elsewhere by tables alone
+    (``sign_tables``, ``digit_tables``), where the machine looks bytes up fast. "2w": two terms as one number of 16 bits
+    (``wide``), where that is faster.
     """
     fam = family(name)
     if modes[0] != "2" or isinstance(fam, FloatFamily):
@@ -264,7 +278,7 @@ def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
         return modes[0]
     if fam.has_weights:
         return "1s"
-    return "1t" if fam.is_signs and machine in TABLE_MACHINES else "1+"
+    return fam.tables if machine in TABLE_MACHINES.get(fam.tables, ()) else "1+"
 
 
 def tail(name: str) -> Any:

@@ -32,15 +32,23 @@ SCALES = 4  # the first four alone
 #: Bytes of the tables of one token's 128 columns: see ``sign_tables``.
 TABLES = 576
 
-#: Bytes of the table of one token's 256 columns: see ``sum_tables``.
-SUMS = 64
+#: Bytes of the table of one token's 256 columns: see ``sum_tables``, and ``digit_tables``.
+SUMS, DIGITS = 64, 1408
 
 #: Bytes of 32 columns of one token as whole numbers of 16 bits: see ``wide``.
 WIDE = 64
 
 #: Modes of one token (``matmul``) that read tables of its activations: the kernel that writes these, columns of a
 #: table, and its bytes.
-TABLED = {"1s": ("sums", 256, SUMS), "1t": ("tables", 128, TABLES), "2w": ("wide", 32, WIDE)}
+TABLED = {
+    "1s": ("sums", 256, SUMS),
+    "1t": ("tables", 128, TABLES),
+    "1d": ("digits", 256, DIGITS),
+    "2w": ("wide", 32, WIDE),
+}
+
+#: Those whose tables are large: rows lie in slices of so many columns that their tables stay in a first level of cache.
+SLICED = ("1t", "1d")
 
 #: Share of a token's rounding error, the sum of its squared scales, from which a block gets a second term in mode "1+".
 LOUD = 0.1

@@ -39,7 +39,7 @@ from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families, unpacked
 from .args import arg, larger, smaller, state, word_stride
-from .fields import LOUD, META, N_TOKENS, TABLED, TABLES, TURN
+from .fields import LOUD, META, N_TOKENS, SLICED, TABLED, TURN
 from .shares import START, end_of, first_of, take
 
 #: Of tiles of tokens shared by threads, each takes most of its share through all panels by itself, if it has so many
@@ -78,10 +78,10 @@ def tile(
     ``family`` may name. Writes (or adds to) ``y`` float32, a token every ``y_stride`` bytes.
 
     ``mode``: "1" or "2" terms of int8 activations, "1+" a second in blocks with a scale whose square is more than
-    ``limit``, "1s" and "1t" the same with ``tables`` for the others: a line of ``sum_tables`` for each whole block, or
-    ``sign_tables`` for the first ``n_tabled`` blocks; "2w" both terms from ``tables``, one of ``wide`` for each 32
-    columns; "f" float activations (then at ``q``). ``bias``: address of 16 floats added to every token (zeros where
-    there is none).
+    ``limit``, "1s", "1t" and "1d" the same with ``tables`` for the others: a line of ``sum_tables`` for each whole
+    block, or ``sign_tables`` or ``digit_tables`` for the first ``n_tabled`` blocks; "2w" both terms from ``tables``,
+    one of ``wide`` for each 32 columns; "f" float activations (then at ``q``). ``bias``: address of 16 floats added to
+    every token (zeros where there is none).
     """
     name, n_tokens, how = family.literal_value, tokens.literal_value, mode.literal_value
     fam, last = families.family(name), families.tail(name)
@@ -116,11 +116,11 @@ def tile(
         carried, begin = [weights, first, second, metas, *[zero] * n_tokens], e.i64(0)
         if how in TABLED:
             columns, size = TABLED[how][1:]
-            n = n_tabled if how == "1t" else blocks  # others have tables for all
+            n = n_tabled if how in SLICED else blocks  # others have tables for all
             at = fam.block // columns * size
             carried = e.loop(begin, n, 1, carried, lambda i, v: body(i, v, e.at(tables, i, at)))
             begin = n
-        if how == "1t" or how not in TABLED:
+        if how in SLICED or how not in TABLED:
             carried = e.loop(begin, blocks, 1, carried, body)
         sums = block(last, carried) if last else carried[4:]
         _finish(e, sums, out, stride, add, bias_at)
@@ -207,15 +207,15 @@ def second_part(op, panel, size):
 
 def make_matmul(family: str, one: str, many: str) -> Any:
     """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the modes of ``tile`` for one token, and of
-    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+", "1s", "1t" and "2w" take activations of two terms, and
-    with "0" one token is left alone: ``sieve`` multiplies it.
+    ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+" and those of ``TABLED`` take activations of two terms,
+    and with "0" one token is left alone: ``sieve`` multiplies it.
 
     Columns: panels, number of panels, blocks a row, bytes a panel, q, q2, meta, thread stride of q and of meta (one
     token only: every thread has its own copy), y, bytes from token to token in y, accumulate, bias (16 floats a panel)
     and bytes from one panel's bias to the next (0 where all share zeros), bytes of a tile of q, of meta,
-    tables, a thread's share of them, how many (mode "1t": so many blocks have one), a line of ``shares`` a thread,
-    the panels that one token takes from them at a time (0: every thread does its own share), room for
-    unpacked panels, a thread's share of it, how many panels a tile takes at a time, and (mode "1t") blocks of a row in
+    tables, a thread's share of them, how many (modes of ``SLICED``: so many blocks have one), a line of ``shares`` a
+    thread, the panels that one token takes from them at a time (0: every thread does its own share), room for unpacked
+    panels, a thread's share of it, how many panels a tile takes at a time, and (modes of ``SLICED``) blocks of a row in
     a slice of its columns: all panels of one slice lie before those of the next (``engine.weights``).
     Split by panels, of many tokens also by tiles, so results do not depend on the number of threads, nor on who took
     which.
@@ -224,9 +224,10 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     fam = families.family(family)
     in_floats = many == "f" or isinstance(fam, families.FloatFamily)
     each_unit = 0 if in_floats else families.unit_bytes(fam, MACHINE)
-    second, sliced, block_columns = families.second_bytes(fam), one == "1t", int(fam.block)
+    second, sliced, block_columns = families.second_bytes(fam), one in SLICED, int(fam.block)
     rows = "slices" if sliced else "whole"
-    block_bytes, table_columns = (0 if in_floats else 16 * fam.n_bytes), TABLED["1t"][1]
+    block_bytes = 0 if in_floats else 16 * fam.n_bytes
+    table_bytes = TABLED[one][2] * block_columns // TABLED[one][1] if sliced else 0
 
     @inline
     def limit_of(meta, n32):
@@ -277,7 +278,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                     arg(op, 5) + thread * arg(op, 7) + column,
                     arg(op, 6) + thread * arg(op, 8) + column // 8,
                     word_stride(n32),
-                    arg(op, 16) + thread * arg(op, 17) + column // table_columns * TABLES,
+                    arg(op, 16) + thread * arg(op, 17) + begin * table_bytes,
                     larger(np.int64(0), smaller(n_blocks, arg(op, 18) - begin)),
                     arg(op, 9) + panel * 64,
                     arg(op, 10),

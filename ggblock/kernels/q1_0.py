@@ -4,6 +4,7 @@ Codes here are 0 and 16: bits are spread over bytes, where the smaller of a bit 
 make it 1 takes a comparison, which is as expensive as a dot product. One token's activations are put in an order in
 which the same bit of a row's four bytes is taken by a shift and a mask.
 """
+from ..simd.emit import PLACE_ROWS
 from .families import RaggedFamily
 
 
@@ -11,7 +12,8 @@ class Q1_0(RaggedFamily):
     name = "q1_0"
     max_code = 16
     zero = 8.0
-    is_signs = True
+    tables = "1t"
+    place_rows = PLACE_ROWS  # the order of rows in ``places_of_bytes``
     weave = tuple(8 * i + j for j in range(8) for i in range(4))
 
     def prepare(self, e, p):
@@ -25,6 +27,10 @@ class Q1_0(RaggedFamily):
 
     def signs(self, e, p, s):
         return e.load(p, 16 * (2 + 4 * s), "i8x64")
+
+    def places_of_bytes(self, e, p, s):
+        """The bytes of ``signs`` place by place, those of 16 rows together."""
+        return e.places_of_bytes(self.signs(e, p, s))
 
     def codes(self, e, p, s, k):
         if self.is_tail:

@@ -17,6 +17,7 @@ on), those whose bit is 0 negative.
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -24,49 +25,59 @@ import numpy as np
 from numba.core import types
 from numba.core.extending import intrinsic
 
-from ..simd.emit import PLACE_ROWS, Emit, llvm_type
-from ..simd.machines import joined
+from ..simd.emit import Emit, llvm_type
+from ..simd.machines import MACHINES, joined
 from ..simd.vec import MACHINE, emit_max, tree
 from .args import arg, state
-from .fields import N_TOKENS, TABLES
+from .fields import N_TOKENS, TABLED
 
 SCALES = 512  # byte at which the four scales begin
 
 
 def make_tables() -> Any:
-    """Tables of one token, every thread for itself, or each its share of those of all. Columns: blocks of 128 columns,
-    q, q2, meta, thread stride of q and of meta, tables, a thread's share of them (0: all threads have the same)."""
+    """Tables of one token: see ``kernel``."""
+    each = 1 if MACHINES[MACHINE].lookup64 else 4  # of the 32 columns that have a scale in common
+
+    def table(e: Emit, terms: tuple[Any, Any], meta: Any, to: Any) -> None:
+        for k in range(0, 4, each):
+            _columns(e, terms, meta, to, range(k, k + each))
+
+    return kernel("1t", table)
+
+
+def kernel(mode: str, table: Callable[[Emit, tuple[Any, Any], Any, Any], None]) -> Any:
+    """What writes tables of one token for a mode of ``fields.SLICED``: every thread for itself, or each its share of
+    those of all. ``table(e, terms, meta, to)`` emits what writes one. Columns: how many tables, q, q2, meta, thread
+    stride of q and of meta, tables, a thread's share of them (0: all threads have the same)."""
+    _, columns, size = TABLED[mode]
+
+    @intrinsic
+    def write(typingctx, q, q2, meta, out, n):
+        """Tables of ``n`` blocks to ``out``."""
+
+        def codegen(c, builder, s, a):
+            e = Emit(builder, MACHINE)
+
+            def block(i: Any, carried: Any) -> Any:
+                x, x2, m, to = carried
+                table(e, (x, x2), m, to)
+                return [e.at(x, columns), e.at(x2, columns), e.at(m, columns // 8), e.at(to, size)]
+
+            e.loop(e.i64(0), a[4], 1, a[:4], block)
+            return c.get_dummy_value()
+
+        return types.void(*[types.int64] * 5), codegen
 
     def tables(op, thread, n_threads):
         if state(op, N_TOKENS) == 1:
             first, end, q = np.int64(0), arg(op, 0), thread * arg(op, 4)
             if arg(op, 7) == 0:
                 first, end = arg(op, 0) * thread // n_threads, arg(op, 0) * (thread + 1) // n_threads
-            q += 128 * first
-            meta, out = thread * arg(op, 5) + 16 * first, thread * arg(op, 7) + TABLES * first
+            q += columns * first
+            meta, out = thread * arg(op, 5) + columns // 8 * first, thread * arg(op, 7) + size * first
             write(arg(op, 1) + q, arg(op, 2) + q, arg(op, 3) + meta, arg(op, 6) + out, end - first)
 
     return tables
-
-
-@intrinsic
-def write(typingctx, q, q2, meta, out, n128):
-    """Tables of ``n128`` times 128 columns to ``out``."""
-
-    def codegen(c, builder, s, a):
-        e = Emit(builder, MACHINE)
-
-        def block(i: Any, carried: Any) -> Any:
-            x, x2, m, to = carried
-            each = 1 if e.machine.lookup64 else 4  # of the 32 columns that have a scale in common
-            for k in range(0, 4, each):
-                _columns(e, (x, x2), m, to, range(k, k + each))
-            return [e.at(x, 128), e.at(x2, 128), e.at(m, 16), e.at(to, TABLES)]
-
-        e.loop(e.i64(0), a[4], 1, a[:4], block)
-        return c.get_dummy_value()
-
-    return types.void(*[types.int64] * 5), codegen
 
 
 def _columns(e: Emit, terms: tuple[Any, ...], meta: Any, to: Any, units: range) -> None:
@@ -122,21 +133,42 @@ def _by_bytes(e: Emit, fam: Any, p: Any, table: Any) -> Any:
     """The same by tables of 16: first all rows' bytes of one place are brought together. What is looked up is 128
     higher. It is added up as numbers of 16 bits: the second of two bytes alone, and both as they are, of which the
     second is then taken off."""
-    b, both, second, n_units = e.b, e.zero("i16x32"), e.zero("i16x32"), fam.block // 32
+    b, n_units = e.b, fam.block // 32
+    sums = [e.zero(f"i16x{2 * e.machine.lanes}")] * 2
     for s in range(n_units):
         e.order()
-        bytes_of_all = e.places_of_bytes(fam.signs(e, p, s))
+        bytes_of_all = fam.places_of_bytes(e, p, s)
         for half in range(2):
             entries = e.load(table, 128 * s + 64 * half, "i8x64")
-            pairs = e.bitcast(e.lookup_rows(entries, e.bytes_lshr(bytes_of_all, 4 * half, 15)), "i16x32")
-            both, second = b.add(both, pairs), b.add(second, e.lshr(pairs, 8))
-        both, second = e.pin([both, second])
-    rows = []
-    for v in (b.sub(both, e.shl(second, 8)), second):
-        for n in (16, 8):
-            v = b.add(e.part(v, 0, n), e.part(v, n, n))
-        rows.append(v)
-    at = [PLACE_ROWS.index(row) for row in range(16)]
-    value = b.zext(e.shuffle(joined(b, rows), [i // 2 + 8 * (i % 2) for i in at]), e.zero("i32x16").type)
-    value = b.sub(value, e.const("i32x16", 128 * 8 * n_units))
+            sums = added(e, sums, e.lookup_rows(entries, e.bytes_lshr(bytes_of_all, 4 * half, 15)))
+        sums = e.pin(sums)
+    value = b.sub(of_rows(e, *sums, fam.place_rows), e.const("i32x16", 128 * 8 * n_units))
     return b.fmul(e.i_to_f32(value), e.splat_load(table, SCALES, "f32"))
+
+
+def added(e: Emit, sums: list[Any], found: Any) -> list[Any]:
+    """``sums``, of pairs of bytes as numbers of 16 bits and of the second bytes alone, and ``found``, register after
+    register."""
+    both, second = sums
+    pairs = e.bitcast(found, f"i16x{found.type.count // 2}")
+    for first in range(0, pairs.type.count, both.type.count):
+        part = e.part(pairs, first, both.type.count)
+        both, second = e.b.add(both, part), e.b.add(second, e.lshr(part, 8))
+    return [both, second]
+
+
+def of_rows(e: Emit, both: Any, second: Any, order: Sequence[int]) -> Any:
+    """The sums of 16 rows, <16 x i32>, of what ``added`` has made of bytes of 16 rows in ``order``, place by place."""
+    at = [order.index(row) for row in range(16)]
+    rows = e.shuffle(joined(e.b, apart(e, both, second)), [i // 2 + 8 * (i % 2) for i in at])
+    return e.b.zext(rows, e.zero("i32x16").type)
+
+
+def apart(e: Emit, both: Any, second: Any) -> list[Any]:
+    """The sums of first bytes and of second ones, each <8 x i16>."""
+    rows = []
+    for v in (e.b.sub(both, e.shl(second, 8)), second):
+        while (half := v.type.count // 2) >= 8:
+            v = e.b.add(e.part(v, 0, half), e.part(v, half, half))
+        rows.append(v)
+    return rows

@@ -22,7 +22,7 @@ from ..engine.placement import Offload, layer_of, parse
 from ..engine.plan import BATCH, Builder, Plan, Rows, bits_of, multiplies_bf16, round_up
 from ..engine.store import Notify, default_threads, kernels
 from ..engine.team import Team
-from ..engine.weights import Weight, describe, vector
+from ..engine.weights import Weight, describe, packing_kernels, vector
 from ..format import GgufFile
 from ..format.reader import Tensor
 from ..kernels import fields, shapes
@@ -306,8 +306,8 @@ class _Drawn:
 
     def kernel_names(self) -> list[str]:
         """Every kernel that running the plans takes, in the order in which they are first met."""
-        parted = ["split"] if any(w.is_parted for w in self.head.weights) else []
-        names = ["team", "post", "repack", *parted, *self.builder.kernel_names(), *self.head.kernel_names()]
+        packing = packing_kernels([*self.builder.weights, *self.head.weights])
+        names = ["team", "post", *packing, *self.builder.kernel_names(), *self.head.kernel_names()]
         return list(dict.fromkeys(names))
 
 

@@ -162,6 +162,10 @@ class Emit:
     def bitcast(self, value: Any, name: str) -> Any:
         return self.b.bitcast(value, llvm_type(name))
 
+    def lanes(self, indices: Sequence[int]) -> Any:
+        """A mask of ``shuffle_vector``."""
+        return ir.Constant(ir.VectorType(I32, len(indices)), list(indices))
+
     def and_(self, value: Any, mask: int) -> Any:
         return self.b.and_(value, ir.Constant(value.type, [mask] * value.type.count))
 
@@ -297,6 +301,12 @@ class Emit:
         with ``narrow``."""
         factors = self.bytes([even, odd] * 32)
         return self.machine.narrow[0](self.b, self.zero("i16x32"), u, factors)
+
+    def abs(self, value: Any) -> Any:
+        """Whole numbers without their signs; the smallest stays as it is."""
+        t = value.type
+        f = declare(self.b, f"llvm.abs.v{t.count}i{t.element.width}", t, [t, I1])
+        return self.b.call(f, [value, ir.Constant(I1, 0)])
 
     def odd_bytes(self, even: Any, odd: Any) -> Any:
         """The bytes of even places of one vector of 64, those of odd places of another."""

@@ -16,7 +16,7 @@ from ggblock.engine.team import Team
 from ggblock.engine.weights import Weight, describe, vector
 from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels import fields
-from ggblock.kernels.families import mode_of_one
+from ggblock.kernels.families import form_of, mode_of_one
 from ggblock.simd.host import host
 
 
@@ -90,6 +90,8 @@ def test_activations_are_written_once_for_each_form(file: ggblock.GgufFile) -> N
         ("q1_0", ("2", "1+"), "avxvnni", "1t"),
         ("q1_0", ("2", "1+"), "neon", "1+"),
         ("q1_0", ("2", "2"), "avx512bf16", "2"),
+        ("tq1_0", ("2", "1+"), "avx2", "1+"),
+        ("tq1_0_threes", ("2", "1+"), "avx2", "1d"),
         ("q8_0", ("2", "1+"), "avx2", "2w"),
         ("iq4_xs+32", ("2", "2"), "avx2", "2w"),
         ("q8_0", ("2", "1+"), "avxvnni", "2"),
@@ -103,16 +105,39 @@ def test_how_one_token_is_multiplied_depends_on_type_and_machine(
     assert mode_of_one(family, modes, machine) == expected
 
 
+@pytest.mark.parametrize(
+    "family, modes, machine, expected",
+    [
+        ("q1_0", ("2", "1+"), "avx2", "q1_0_places"),
+        ("q1_0", ("2", "1+"), "avx512bf16", "q1_0"),
+        ("q1_0", ("2", "2"), "avx2", "q1_0"),
+        ("q1_0+32", ("2", "1+"), "avx2", "q1_0+32"),
+        ("tq1_0", ("2", "1+"), "avx512bf16", "tq1_0_threes"),
+        ("tq1_0", ("2", "1+"), "neon", "tq1_0"),
+        ("tq1_0", ("f", "f"), "avx2", "tq1_0"),
+        ("q4_k", ("2", "1+"), "avx2", "q4_k"),
+    ],
+)
+def test_panels_are_packed_in_the_form_that_one_token_is_multiplied_by(
+    family: str, modes: tuple[str, str], machine: str, expected: str
+) -> None:
+    assert form_of(family, modes, machine) == expected
+
+
 def test_tables_leave_half_of_a_first_level_of_cache() -> None:
-    assert [tabled_blocks(k) for k in (64, 128, 2048, 4096, 8192, 1 << 20)] == [0, 1, 16, 18, 0, 0]
+    assert [tabled_blocks("1t", k) for k in (64, 128, 2048, 4096, 8192, 1 << 20)] == [0, 1, 16, 18, 0, 0]
+    assert [tabled_blocks("1d", k) for k in (128, 256, 2048, 4096, 8192, 1 << 20)] == [0, 1, 8, 7, 0, 0]
 
 
 @pytest.mark.parametrize("k", [128, 2048, 2816, 2944, 4096, 5120, 6144, 8192, 11008, 12288, 1 << 16])
 def test_slices_of_wide_rows_are_few_and_have_tables_for_all_columns(k: int) -> None:
-    width = tabled_slice(k)
+    width = tabled_slice("1t", k)
     n = -(-k // width)
-    assert width % 128 == 0 and tabled_blocks(width) * 128 == width
-    assert n == 1 if tabled_blocks(k) * 128 == k else n == -(-k // 2048)
+    assert width % 128 == 0 and tabled_blocks("1t", width) * 128 == width
+    assert n == 1 if tabled_blocks("1t", k) * 128 == k else n == -(-k // 2048)
+    if k % 256 == 0:
+        width = tabled_slice("1d", k)
+        assert width % 256 == 0 and tabled_blocks("1d", width) * 256 == width
 
 
 def test_tables_are_written_for_the_most_columns_that_a_matrix_wants(tmp_path: Path) -> None:
@@ -138,12 +163,12 @@ def test_tables_of_each_kind_have_places_of_their_own() -> None:
     a = builder.copy(builder.rows(2048))
     b = builder._activations("i", 2048)
     places = []
-    for mode in ("1t", "1s", "2w"):
+    for mode in ("1t", "1s", "1d", "2w"):
         at, size, n = builder._tables(mode, a, b, b.thread_q, b.thread_meta, w)
         begin = at.ctypes.data - b.q2.ctypes.data
         places.append((begin, begin + 3 * size))
         assert n == tables_of(mode, 2048)[1]
-    assert [row[0] for row in builder._rows] == ["tables", "sums", "wide"]
+    assert [row[0] for row in builder._rows] == ["tables", "sums", "digits", "wide"]
     edges = [3 * b.thread_q, *(edge for place in sorted(places) for edge in place), b.q2.nbytes]
     assert edges == sorted(edges) and all(begin < end for begin, end in places)
 

@@ -148,15 +148,17 @@ def modes_of(activations: str, is_float: bool) -> tuple[str, str]:
 
 def kernel_names(type_name: str, activations: str) -> list[str]:
     """What measuring a type will need."""
-    from ggblock.kernels.families import mode_of_one
+    from ggblock.kernels.families import form_of, mode_of_one
     from ggblock.kernels.fields import TABLED
     from ggblock.simd.host import host
 
     one, many = modes_of(activations, type_name in FLOATS)
-    way = mode_of_one(type_name, (one, many), host().machine)
+    family = form_of(type_name, (one, many), host().machine)
+    way = mode_of_one(family, (one, many), host().machine)
     tables = [TABLED[way][0]] if way in TABLED else []
     inputs = [f"copy/{one}/{many}", f"gate/silu/{one}/{many}", *tables]
-    return [*inputs, f"matmul/{type_name}/{way}/{many}", "repack", "team", "post"]
+    packing = ["repack", "threes"] if family == "tq1_0_threes" else ["repack"]
+    return [*inputs, f"matmul/{family}/{way}/{many}", *packing, "team", "post"]
 
 
 def measure(args: argparse.Namespace, type_name: str, data: Any) -> dict[str, float]:
