@@ -18,7 +18,7 @@ from . import wide as wide_terms
 #: Modes of one token in which a second term of activations counts in some blocks: see ``matmul``.
 MIXED = ("1+", "1s", "1t", "1d")
 #: Where the table of a block has the largest scale of its activations.
-PEAKS = {"1s": sum_tables.PEAK, "1d": digit_tables.PEAK}
+PEAKS = {"1s": sum_tables.PEAK, "1t": sign_tables.PEAK, "1d": digit_tables.PEAK}
 RAISED = 128.0  # what makes unsigned bytes of signed codes
 
 NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to

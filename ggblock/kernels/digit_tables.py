@@ -6,7 +6,7 @@ those of both terms of the activations, rounded to 8 bits with one scale for 48 
 that the complement of a byte is its negative. GB/s of one core of Zen 4, weights in L2, TQ1_0 and this (for 1.037 times
 the bytes): AVX2 12.0 and 22.3, AVX-VNNI 13.4 and 22.3, AVX-512 17.5 and 20.3.
 
-Mean KL of decode to float activations, TQ1_0 of gemma-3-270m and SmolLM2: 0.109 and 0.052, of llama.cpp's 0.472 and
+Mean KL of decode to float activations, TQ1_0 of gemma-3-270m and SmolLM2: 0.085 and 0.060, of llama.cpp's 0.472 and
 0.303; one scale for 256 columns 0.305 and 0.318, one term of int8 products 0.039 and 0.010, at half the speed.
 
 A table of 256 columns: for each part of 48, for four bytes after four of a row, the sums of the numbers in their lower
@@ -23,13 +23,12 @@ from typing import Any
 from ..simd.emit import Emit, llvm_type
 from ..simd.machines import joined
 from ..simd.vec import emit_max, tree
-from .sign_tables import added, apart, kernel
+from .sign_tables import FRACTION, added, entries, in_order, kernel, scaled, turned
 from .tq1_0_threes import PART_BYTES, PARTS, REST, THREES, TWOS
 
 OF_REST, OF_TWOS = 256 * PARTS, 256 * PARTS + 64  # bytes at which the tables of the last part begin
 SCALES = 256 * PARTS + 96  # bytes at which the six scales, float32, begin
 RAISED, PEAK = SCALES + 4 * (PARTS + 1), SCALES + 4 * (PARTS + 2)  # and at which these floats are
-FRACTION = 6  # bits of a step in which sums are added up before they are rounded
 LOOKUPS = [16] * PARTS + [6]  # of a row in each part
 
 
@@ -47,12 +46,13 @@ def _table(e: Emit, terms: tuple[Any, Any], meta: Any, to: Any) -> None:
         steps = _steps(e, x[3 * part : 3 * part + 3], lambda v: reduce(b.fadd, v), to, part)
         words = _entries(e, steps, THREES)
         for line in range(4):  # numbers 4 * line and on: the lower halves of eight bytes, then the upper ones
-            e.store(to, 256 * part + 128 * (line % 2) + 64 * (line // 2), _turned(e, words, 4 * line))
+            lanes = [4 * line + i for i in range(4)]
+            e.store(to, 256 * part + 128 * (line % 2) + 64 * (line // 2), turned(e, words, lanes))
     (last,) = _steps(e, x[15:], lambda v: _sums_of_rest(e, v[0]), to, PARTS)
     fours = [e.part(last, 4 * n, 4) for n in range(4)]
-    e.store(to, OF_REST, _turned(e, _entries(e, fours[:3], THREES), 0))
+    e.store(to, OF_REST, turned(e, _entries(e, fours[:3], THREES), [0, 1, 2, 3]))
     pairs = [e.shuffle(fours[3], [n, 2 + n, n, 2 + n]) for n in range(2)]
-    e.store(to, OF_TWOS, e.part(_turned(e, _entries(e, pairs, TWOS), 0), 0, 32))
+    e.store(to, OF_TWOS, e.part(turned(e, _entries(e, pairs, TWOS), [0, 1, 2, 3]), 0, 32))
     raised = e.const("f32", 0.0)
     for scale in scales:  # NaN stays NaN, which the largest of several need not be
         raised = b.fadd(raised, b.fmul(scale, e.const("f32", 0.0)))
@@ -84,26 +84,22 @@ def _floats(e: Emit, terms: tuple[Any, Any], at: int, scale: Any) -> Any:
 
 
 def _entries(e: Emit, columns: list[Any], digits: list[tuple[int, ...]]) -> list[Any]:
-    """For a number in each lane, whose digits multiply ``columns``, its 16 entries as bytes of four words."""
-    b, t, words = e.b, columns[0].type, []
-    high = e.splat(e.const("i32", 128 << FRACTION), t.count)
-    for first in range(0, 16, 4):
-        word = None
-        for n in range(first, first + 4):
-            total = high
-            for v, of in zip(columns, digits, strict=True):
-                total = b.add(total, v) if of[n] > 1 else total if of[n] else b.sub(total, v)
-            entry = e.shl(e.and_(e.lshr(total, FRACTION), 255), 8 * (n - first))
-            word = entry if word is None else b.or_(word, entry)
-        words.append(word)
-    return words
+    """For a number in each lane, whose digits multiply ``columns``, its 16 entries as bytes of four words.
 
+    A token suffers more by errors that all rows have in common than by random ones (``sign_tables.FRACTION``). So of
+    numbers of two digits, which have no signs, negative ones are off by as much the other way, and zero by turns.
+    """
+    count, up = columns[0].type.count, 128 << FRACTION
+    less = 4 if len(digits) == 2 else 0  # numbers of two that are negative
 
-def _turned(e: Emit, words: list[Any], first: int) -> Any:
-    """Four words of entries of four lanes from ``first`` on as four tables of 16 bytes, <64 x i8>."""
-    four = [e.part(w, first, 4) for w in words]
-    pairs = [e.b.shuffle_vector(*four[k : k + 2], e.lanes(range(8))) for k in (0, 2)]
-    return e.bitcast(e.b.shuffle_vector(*pairs, e.lanes([4 * (n % 4) + n // 4 for n in range(16)])), "i8x64")
+    def total(n: int) -> Any:
+        downs = [i % 2 if less and n == less else int(n < less) for i in range(count)]
+        value = e.lanes([up - down for down in downs])
+        for v, of in zip(columns, digits, strict=True):
+            value = e.b.add(value, v) if of[n] > 1 else value if of[n] else e.b.sub(value, v)
+        return value
+
+    return entries(e, [total(n) for n in range(16)])
 
 
 def block(e: Emit, fam: Any, p: Any, table: Any, total: Any) -> Any:
@@ -122,7 +118,7 @@ def block(e: Emit, fam: Any, p: Any, table: Any, total: Any) -> Any:
                 found = e.lookup_rows(entries, e.bytes_lshr(numbers, 4 * n, 15))
                 sums = added(e, sums, b.xor(found, b.sext(b.icmp_signed("<", signs, zero), zero.type)))
                 sums, (signs,) = e.pin(sums), e.pin([b.add(signs, signs)])
-        rows = e.pin(_scaled(e, sums, table, part, rows))
+        rows = e.pin(scaled(e, sums, e.splat_load(table, SCALES + 4 * part, "f32", 8), rows))
     e.order()
     both = e.load(p, 16 * REST, "i8x32")
     numbers = joined(b, [both, e.bitcast(e.lshr(e.bitcast(both, "i16x16"), 4), "i8x32")])
@@ -135,11 +131,5 @@ def block(e: Emit, fam: Any, p: Any, table: Any, total: Any) -> Any:
     entries = joined(b, [e.load(table, OF_TWOS, "i8x32"), e.zero("i8x32")])
     found = e.lookup_rows(entries, e.and_(twos, 15))
     sums = added(e, sums, found if e.machine.lanes == 16 else e.part(found, 0, 32))
-    rows = _scaled(e, sums, table, PARTS, rows)
-    return e.fma(e.shuffle(joined(b, rows), [i // 2 + 8 * (i % 2) for i in range(16)]), e.half_load(p, 0), total)
-
-
-def _scaled(e: Emit, sums: list[Any], table: Any, part: int, rows: list[Any]) -> list[Any]:
-    """``rows`` and the sums of a part times its scale, even rows and odd ones, each <8 x float>."""
-    scale = e.splat_load(table, SCALES + 4 * part, "f32", 8)
-    return [e.fma(e.i_to_f32(v), scale, row) for v, row in zip(apart(e, *sums), rows, strict=True)]
+    rows = scaled(e, sums, e.splat_load(table, SCALES + 4 * PARTS, "f32", 8), rows)
+    return e.fma(in_order(e, rows, range(16)), e.half_load(p, 0), total)

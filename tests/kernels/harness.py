@@ -16,6 +16,7 @@ from ggblock.engine.team import Team
 from ggblock.engine.weights import Weight, describe
 from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels.families import mode_of_one
+from ggblock.kernels.sign_tables import TOGETHER
 from ggblock.simd.host import host
 from ggblock.simd.machines import MACHINES
 
@@ -166,11 +167,12 @@ def terms_of(w: Weight, modes: tuple[str, str], n_tokens: int) -> int:
 def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.ndarray | float:
     """(n_tokens, n_rows): what tables may round off a product of one token; 0 where none are used.
 
-    ``kernels.sign_tables``: a sum of four is off by half a step of its 32 columns (128 where tables have 16 bytes),
-    which is 1/127 of their largest sum of four magnitudes. ``kernels.sum_tables``: a sum of 16 is off by half a step,
-    1/32,512 of the largest in its 256 columns; it is multiplied by a min, or a scale times what is taken off the codes,
-    and ``size`` is never less. ``kernels.digit_tables``: each sum of two or three columns of a block, 16 of 48 columns
-    and 6 of the last 16, is off by half a step, 1/127 of the largest there, and its columns by half a 64th of a step.
+    ``kernels.sign_tables``: a sum of four is off by half a step of its 32 columns (64 where tables have 16 bytes),
+    which is 1/127 of their largest sum of four magnitudes, and its columns by 1/2**17 of a step.
+    ``kernels.sum_tables``: a sum of 16 is off by half a step, 1/32,512 of the largest in its 256 columns; it is
+    multiplied by a min, or a scale times what is taken off the codes, and ``size`` is never less.
+    ``kernels.digit_tables``: each sum of two or three columns of a block, 16 of 48 columns
+    and 6 of the last 16, is off by half a step, 1/127 of the largest there, and its columns by 1/2**17 of a step.
     """
     mode = mode_of_one(w.family, modes, MACHINE.name)
     if len(x) > 1 or mode not in ("1s", "1t", "1d"):
@@ -181,17 +183,17 @@ def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.
         peaks = 16 * columns[:, :240].reshape(n, 5, 3, 16).sum(2).max(2).sum(1)
         rest = columns[:, 240:252].reshape(n, 3, 4).sum(1).max(1), columns[:, 252:].reshape(n, 2, 2).sum(2).max(1)
         weights = m.size[:, : 256 * n].reshape(len(m.size), n, 256).min(2)
-        return (weights @ ((peaks + 6 * np.maximum(*rest)) / 127 * (1 / 2 + 3 / 128)))[None]
+        return (weights @ ((peaks + 6 * np.maximum(*rest)) / 127 * (1 / 2 + 3 / 2**17)))[None]
     if mode == "1s":
         n = x.shape[1] // 256
         steps = np.abs(x[:, : 256 * n].astype(np.float64).reshape(n, 16, 16).sum(2)).max(1) / 32512
         weights = m.size[:, : 256 * n].reshape(len(m.size), n, 16, 16).min(3).sum(2)
         return (weights @ (steps / 2))[None]
     whole = x.shape[1] if len(w.slices) > 1 else tabled_blocks(mode, x.shape[1]) * 128
-    each = 32 if MACHINE.lookup64 else 128
+    each = 32 * (1 if MACHINE.lookup64 else TOGETHER)
     fours = np.abs(x[:, :whole].astype(np.float64)).reshape(1, -1, each // 4, 4).sum(3).max(2)
     a_column = np.zeros(x.shape)
-    a_column[:, :whole] = np.repeat(fours / 127 / 2 / 4, each, axis=1)
+    a_column[:, :whole] = np.repeat(fours / 127 * (1 / 2 + 4 / 2**17) / 4, each, axis=1)
     return a_column @ np.abs(m.exact).T
 
 
