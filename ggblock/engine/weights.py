@@ -43,15 +43,18 @@ class Weight:
     def slice_columns(self, n_cols: int) -> None:
         """Has panels packed in slices of ``n_cols`` columns (a multiple of a block), all panels of one slice before
         those of the next, so that what one token multiplies a slice with stays in the first level of cache. For
-        products in a mode of ``fields.SLICED``, and for files of rows: panels of a file are used as they lie."""
+        products in a mode of ``fields.SLICED``."""
         block = int(families.family(self.family).block)
         assert self.is_free and n_cols % block == 0
         self.slice_blocks = n_cols // block
 
     @property
     def is_free(self) -> bool:
-        """Whether panels may still be packed in another order or form than the file's type has."""
-        return not (self.data.size or self.tensor.in_panels or self.by_rows)
+        """Whether panels may still be packed in another order or form than the file's type has. Those of a file are
+        used as they lie, but for types of which tokens are far faster in another."""
+        if self.tensor.in_panels and (self.tensor.row.tail or self.tensor.type.name not in families.FORMS):
+            return False
+        return not (self.data.size or self.by_rows)
 
     @property
     def slices(self) -> list[tuple[int, int]]:
@@ -246,10 +249,11 @@ def _in_threes(
 def pack(weights: list[Weight], team: Team) -> None:
     """Fills ``data`` of every weight, on all threads of ``team``, one tensor after the other.
 
-    Weights that lie in panels in their file are used where they are.
+    Weights that lie in panels in their file are used where they are, unless another form or order of them was chosen.
     """
     for w in weights:
-        if w.tensor.in_panels and families.split(w.family)[0] == w.tensor.type.name and not w.data.size:
+        is_as_in_file = families.split(w.family)[0] == w.tensor.type.name and len(w.slices) == 1
+        if w.tensor.in_panels and is_as_in_file and not w.data.size:
             w.data = w.tensor.panels.reshape(-1)  # a GGB file is run as it lies, shared with other processes
     waiting = [w for w in weights if not w.data.size]
     arena = Arena(sum(aligned(w.n_bytes) for w in waiting))

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ggblock.engine.weights import pack
-from ggblock.kernels.families import FORM_UNITS, family
+import ggblock
+from ggblock.engine.weights import describe, pack
+from ggblock.format import GgufWriter, TensorSpec
+from ggblock.kernels.families import FORM_UNITS, family, form_of
 
-from .harness import Matrix, matrix, team
+from .harness import MACHINE, MODES, Matrix, Product, matrix, team
 
 N_ROWS = 37
 
@@ -73,3 +75,20 @@ def test_signs_lie_place_by_place(tmp_path: Path) -> None:
 def test_units_of_a_form_are_its_block(form: str) -> None:
     covered = [o for first, n_bytes, _ in FORM_UNITS[form] for o in range(first, first + n_bytes)]
     assert covered == list(range(family(form).n_bytes))
+
+
+@pytest.mark.parametrize("name, n_cols", [("tq1_0", 512), ("tq1_0", 5120), ("q1_0", 4096), ("q4_0", 64)])
+def test_a_file_in_panels_is_multiplied_as_its_rows_are(name: str, n_cols: int, tmp_path: Path) -> None:
+    """Only types that have another form or slices here are packed anew; the others are used as they lie."""
+    rng, modes = np.random.default_rng(6), MODES["two_mixed"]
+    m = matrix(tmp_path, name, N_ROWS, n_cols, rng)
+    with GgufWriter(tmp_path / "w.ggb", {}, [TensorSpec("w", name, (N_ROWS, n_cols), True)], checksums=True) as writer:
+        writer.write("w", m.tensor.raw)
+    rows, panels = m.weight(), describe(ggblock.open(tmp_path / "w.ggb").tensors["w"])
+    x = rng.standard_normal((9, n_cols)).astype(np.float32)
+    for n_tokens in (1, 9):
+        results = [Product(w, modes, 2, 9).run(x[:n_tokens]) for w in (rows, panels)]
+        assert np.array_equal(*results)
+    assert panels.family == rows.family == form_of(name, modes, MACHINE.name) and panels.slices == rows.slices
+    is_mapped = np.shares_memory(panels.data, panels.tensor.panels)
+    assert is_mapped == (panels.family == name and len(panels.slices) == 1)
