@@ -28,9 +28,9 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
         [f"matmul/{name}/{EXACT}" for name in (*FLOATS, "q4_0", "q6_k", "mxfp4")],
     ),
     "activations": (  # sums of codes, for the mins of a weight's block
-        [f"{kind}/{modes}" for kind in ("norm", "gate/silu", "gate/gelu", "copy") for modes in (FAST, FINE)]
-        + ["tables"],
-        [f"{kind}/{EXACT}" for kind in ("norm", "gate/silu", "gate/gelu", "copy")] + ["sums", "wide"],
+        [f"{kind}/{modes}" for kind in ("norm", "gate/silu", "gate/gelu", "copy") for modes in (FAST, FINE)],
+        [f"{kind}/{EXACT}" for kind in ("norm", "gate/silu", "gate/gelu", "copy")]
+        + ["tables", "digits", "sums", "wide"],
     ),
     "attention": (
         [f"attention/{head}/q8_0" for head in HEADS],
@@ -44,7 +44,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
         [f"quantize/{name}" for name in quantizers.MODULES]
         + [f"{kind}/{name}" for kind in ("scan", "widen") for name in ("f16", "bf16")]
         + [f"embed/{name}" for name in (*FLOATS, "q4_0", "q6_k", "iq4_nl", "q4_k+96")]
-        + ["scan/f32", "repack", "team", "post"],
+        + ["scan/f32", "repack", "threes", "team", "post"],
     ),
 }
 
