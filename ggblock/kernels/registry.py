@@ -20,7 +20,7 @@ TABLE = {
     "split": ("sieve", "make_split"),
     "upper": ("sieve", "make_upper"),
     "rest": ("sieve", "make_rest"),
-    "threes": ("tq1_0_threes", "make_threes"),
+    "threes": ("rewrite_threes", "make_threes"),
     "rope": ("rope", "make_rope"),
     "attention": ("attention", "make_attention"),
     "combine": ("attention", "make_combine"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +213,12 @@ def test_vectors_are_padded_with_zeros(file: ggblock.GgufFile) -> None:
     v = vector(file.tensors["v"])
     assert v.dtype == np.float32 and v.shape == (64,) and not v[50:].any()
     assert np.array_equal(v[:50], file.tensors["v"].dequantize())
+
+
+def test_choosing_forms_imports_no_numba() -> None:
+    """Else kernels would not be compiled by children, in parallel: see ``engine.compile``."""
+    code = "import sys; from ggblock.kernels.families import FORM_UNITS, form_of, family; "
+    code += "[family(name) for name in FORM_UNITS]; form_of('tq1_0', ('2', '1+'), 'avx2'); "
+    code += "print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
