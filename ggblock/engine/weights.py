@@ -109,8 +109,7 @@ class Weight:
     @property
     def plain_bytes(self) -> int:
         """Bytes of such a block."""
-        is_form = self.plain in families.FORM_UNITS
-        return int(families.family(self.plain).n_bytes) if is_form else panels.block_bytes(self.plain)
+        return sum(n_bytes for _, n_bytes, _ in self.units)
 
     @property
     def unpacked_bytes(self) -> int:

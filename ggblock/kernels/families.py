@@ -24,7 +24,7 @@ PARTED = {"q8_0": "q8_0_parted"}
 
 #: Others that it makes for products of one token by tables, and on which machines; and the units of their blocks as
 #: ``format.panels`` has those of types.
-FORMS = {"q1_0": ("q1_0_places", PLACE_MACHINES), "tq1_0": ("tq1_0_threes", TABLE_MACHINES["1d"])}
+FORMS = {"q1_0": ("q1_0_places", PLACE_MACHINES), "tq1_0": ("tq1_0_threes", TABLE_MACHINES)}
 FORM_UNITS = {"q1_0_places": ((0, 2, 2), (2, 16, 1)), "tq1_0_threes": ((0, 2, 2), (2, 54, 1))}
 
 COARSE_BITS = 3.5   # a weight
@@ -278,7 +278,7 @@ def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
         return modes[0]
     if fam.has_weights:
         return "1s"
-    return fam.tables if machine in TABLE_MACHINES.get(fam.tables, ()) else "1+"
+    return fam.tables if fam.tables and machine in TABLE_MACHINES else "1+"
 
 
 def tail(name: str) -> Any:

@@ -15,7 +15,7 @@ from .tq1_0_threes import N_BYTES, OF_TQ1_0, PART_BYTES, PARTS, REST, sign_bit
 
 @intrinsic
 def rewrite(typingctx, source, out, n):
-    """``n`` blocks of TQ1_0 from ``source`` as rows of the blocks above to ``out``."""
+    """``n`` blocks of TQ1_0 from ``source`` as rows of the blocks of ``tq1_0_threes`` to ``out``."""
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
@@ -76,7 +76,7 @@ def _write(e: Emit, digits: Any, to: Any) -> None:
 
 
 def make_threes() -> Any:
-    """Columns: blocks of TQ1_0, how many, where they go as blocks of this family, row by row. Split by blocks."""
+    """Columns: blocks of TQ1_0, how many, where they go as blocks of ``tq1_0_threes``, row by row. Split by blocks."""
 
     def threes(op, thread, n_threads):
         first, end = arg(op, 1) * thread // n_threads, arg(op, 1) * (thread + 1) // n_threads

@@ -66,13 +66,13 @@ class Threes(Family):
             upper = e.and_(e.bitcast(e.lshr(e.bitcast(both, "i16x8"), 4), "i8x16"), 15)
             twos = joined(e.b, [e.and_(both, 15)] * 2 + [upper] * 2)
             found = [e.lookup16(table, twos) for table in TWOS]
-            order = [i // 16 % 2 * 32 + i // 32 * 64 + i % 16 for i in range(64)]  # as ``rows_of_bytes`` has places
-            return e.rows_of_bytes(e.b.shuffle_vector(*found, e.lanes(order)))
+            by_turns = [i + 64 * (i // 16 % 2) for i in range(64)]
+            return e.rows_of_places(e.b.shuffle_vector(*found, e.lanes(by_turns)))
         code = e.lookup16(THREES[digit], numbers)
         bit = e.bytes([bits[i // 16] for i in range(64)])
         is_negative = e.b.icmp_unsigned("==", e.b.and_(signs, bit), bit)
         code = e.b.select(is_negative, e.b.sub(e.const("i8x64", 2), code), code)
-        return e.rows_of_bytes(e.shuffle(code, [16 * (i // 16 % 2 * 2 + i // 32) + i % 16 for i in range(64)]))
+        return e.rows_of_places(code)
 
 
 FAMILY = Threes()

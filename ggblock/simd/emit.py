@@ -38,6 +38,7 @@ def _interleaved(width: int) -> list[int]:
 
 
 _LANES = [16 * (2 * (i // 16 % 2) + i // 32) + i % 16 for i in range(64)]  # first 16 bytes of both, last of both
+_SWAPPED = [16 * (i // 16 % 2 * 2 + i // 32) + i % 16 for i in range(64)]  # places 0, 2, 1, 3
 _ROUNDS = (_interleaved(1), _LANES, _interleaved(2), _LANES)  # ``Emit.rows_of_bytes``
 
 #: The rows of a place as ``Emit.places_of_bytes`` has them.
@@ -144,6 +145,10 @@ class Emit:
         """64 bytes, those of four places by 16 rows, row by row: the four of each row in the order 0, 2, 1, 3."""
         order = [16 * (i % 2 * 2 + i // 2 % 2) + i // 4 for i in range(64)]
         return self._shuffled(value, order, _ROUNDS)
+
+    def rows_of_places(self, value: Any) -> Any:
+        """The same with the four of each row in their order."""
+        return self.rows_of_bytes(self.shuffle(value, _SWAPPED))
 
     def places_of_bytes(self, value: Any) -> Any:
         """64 bytes, 16 rows by four places, place by place: the 16 of each in the order of ``PLACE_ROWS``."""

@@ -22,9 +22,9 @@ TILE_TOKENS = {"avx512bf16": 8, "avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4,
 #: Machines that multiply pairs of bfloat16: attention over many tokens uses it (``kernels.attention_bf16``).
 BF16_MACHINES = ("avx512bf16",)
 
-#: By mode of one token (``kernels.fields.TABLED``) the machines that look bytes up in tables faster than they multiply
-#: single bits (``kernels.sign_tables``), or base-3 digits (``kernels.digit_tables``).
-TABLE_MACHINES = {"1t": ("avx512bf16", "avx512", "avxvnni", "avx2"), "1d": ("avx512bf16", "avx512", "avxvnni", "avx2")}
+#: Machines that look bytes up in tables faster than they multiply single bits (``kernels.sign_tables``) or base-3
+#: digits (``kernels.digit_tables``).
+TABLE_MACHINES = ("avx512bf16", "avx512", "avxvnni", "avx2")
 
 #: Those that look bytes up in tables of 16 alone, which only bytes of one place of their rows have in common.
 PLACE_MACHINES = ("avx512", "avxvnni", "avx2")
