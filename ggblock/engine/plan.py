@@ -7,6 +7,7 @@ Activations come in two forms, int8 and float (``kernels.matmul``): the builder 
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,6 +139,16 @@ class Plan:
         rows[self._n_rows - 1, fields.BARRIER] = fields.ALWAYS
         return Plan(rows, self.state, [self, other], self._team)
 
+    def only(self, kept: list[int]) -> Plan:
+        """The rows ``kept``, in their order, as a plan with the same ``state``: threads also wait where rows that are
+        left out between them would have made them."""
+        rows = buffer(8 * fields.ROW * len(kept)).view(np.int64).reshape(-1, fields.ROW)
+        rows[:] = self.rows[kept]
+        for i, (at, following) in enumerate(itertools.pairwise(kept)):
+            if fields.ALWAYS in self.rows[at:following, fields.BARRIER]:
+                rows[i, fields.BARRIER] = fields.ALWAYS
+        return Plan(rows, self.state, [self], self._team)
+
     def start_at(self, moved: list[tuple[int, Rows]], first: int) -> None:
         """Lets the first row read (and write) the float rows in its columns ``moved`` from row ``first`` on."""
         for column, rows in moved:
@@ -206,6 +217,10 @@ class Builder:
         return self._buffers[key]
 
     # --- rows
+    @property
+    def n_rows(self) -> int:
+        return len(self._rows)
+
     def _row(self, kernel: str, barrier: int, *operands: Any) -> list[Any]:
         row = [kernel, barrier, self.state, *operands]
         assert len(row) <= fields.ROW, kernel
@@ -224,6 +239,17 @@ class Builder:
         self.keep += [ids, scale]
         at = (w, w.n_panels, w.n_blocks, w.panel_bytes, ids, scale, x.data, x.stride)
         self._row(f"embed/{w.family}", fields.ALWAYS, *at)
+
+    def floats_of_norm(self, row: int) -> list[Array]:
+        """The float rows that ``row``, a norm, reads: x, and y where it has a residual."""
+        kernel, at = self._rows[row][fields.KERNEL], self._rows[row][fields.A :]
+        assert kernel.startswith("norm/"), kernel
+        return [at[i] for i in (8, 12) if isinstance(at[i], np.ndarray)]
+
+    def products_to(self, y: Rows, first: int, end: int) -> list[int]:
+        """Which of the rows ``first`` to ``end - 1`` are matrix products that write ``y``."""
+        rows = range(first, end)
+        return [i for i in rows if self._rows[i][0].startswith("matmul/") and self._rows[i][fields.A + 9] is y.data]
 
     def norm(self, x: Rows, weight: Array, eps: float, residual: tuple[Rows, Array, Rows] | None = None) -> Activations:
         """RMS norm of x. ``residual`` = (y, its norm's weight, out): first ``out = x + norm(y)``, then norm of out."""

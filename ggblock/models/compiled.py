@@ -2,14 +2,14 @@
 
 The architecture's file writes the rows of the layers; everything else is the same for all: embedding of ids, batches
 of at most ``BATCH`` tokens, the final norm and the logits, which form a plan of their own because they are only
-computed for the tokens that ask for them.
+computed for the tokens that ask for them (as is most of the last layer: ``last_layer``).
 """
 
 from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..format.reader import Tensor
 from ..kernels import fields, shapes
 from . import ACTIVATIONS, ARCHITECTURES, KV_TYPES
 from .config import Config, Source, read_config
+from .last_layer import LastLayer, Place
 from .rope import RopeTable
 from .written import Written
 
@@ -74,6 +75,13 @@ class Layers:
         self._chunks = shapes.n_chunks(n_ctx)
         self._parts = floats(c.n_kv_heads * self._chunks * shapes.part_floats(group, c.head))
         builder.keep += [self._turned, self._scratch, self._parts]
+        self.last = Place()
+
+    def each(self) -> Iterator[int]:
+        """The layers, 0-based: the rows that are written before the next one is taken are the layer's."""
+        for i in range(self.config.n_layers):
+            self.last.first = self.builder.n_rows
+            yield i
 
     def matrix(self, name: str, n_rows: int, n_cols: int) -> Weight:
         return describe(self.source.tensor(name, n_rows, n_cols))
@@ -131,6 +139,7 @@ class Layers:
             0 if q_norm is None else q_norm,
             0 if k_norm is None else k_norm,
         )
+        self.last.rope = b.n_rows - 1
         group = c.n_heads // c.n_kv_heads
         b.op(
             f"attention/{group}/{c.head}/{self.kv_type}" + self._products(),
@@ -187,8 +196,8 @@ class CompiledModel:
         self._team, self._layers, self._plan, self._head = team, drawn.layers, plan, head_plan
         self._moved, self._logits = moved, drawn.logits
         self._embedding, self._n_writing = drawn.embedding, drawn.n_writing
-        # one token: layers and head at once, unless a device computes some of it
-        self._step = plan.then(head_plan) if type(plan) is Plan else None
+        # None where a device computes some of it
+        self._last_layer = LastLayer(drawn.builder, drawn.layers, plan, head_plan) if type(plan) is Plan else None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -229,15 +238,8 @@ class CompiledModel:
                 raise errors.SettingError("the model is closed")
             for table in self._layers.tables:
                 table.ensure(position + n)
-            if n == 1 and self._step is not None:
-                self._embedding.put(tokens, self._layers.x)
-                self._head.state[fields.N_TOKENS] = 1
-                self._ask_for(best)
-                logits = np.empty((1, self._logits.stride // 4), np.float32)
-                # the head's matrix writes them (kernels.matmul, kernels.sieve): no copy
-                self._step.end_at(self._n_writing, fields.A + 9, logits)
-                self._step.run(1, position)
-                return logits[:, : self.n_vocab]
+            if self._last_layer is not None and (n == 1 or not all_logits):
+                return self._last_logits(self._last_layer, tokens, position, best)
             out = np.empty((n if all_logits else 1, self.n_vocab), np.float32)
             for start in range(0, n, BATCH):
                 batch = tokens[start : start + BATCH]
@@ -250,6 +252,26 @@ class CompiledModel:
             if not all_logits:
                 out[:] = self._run_head(len(batch) - 1, 1, best)
         return out
+
+    def _last_logits(
+        self, layer: LastLayer, tokens: npt.NDArray[np.int64], position: int, best: int
+    ) -> npt.NDArray[np.float32]:
+        """Logits after the last of ``tokens``, which alone goes through all of the last layer."""
+        for start in range(0, len(tokens), BATCH):
+            batch = tokens[start : start + BATCH]
+            self._embedding.put(batch, self._layers.x)
+            if len(batch) > 1:
+                layer.until.run(len(batch), position + start)
+        if len(batch) > 1:
+            layer.bring(len(batch) - 1)
+        self._head.state[fields.N_TOKENS] = 1
+        self._ask_for(best)
+        logits = np.empty((1, self._logits.stride // 4), np.float32)
+        # the head's matrix writes them (kernels.matmul, kernels.sieve): no copy
+        plan = layer.step if len(batch) == 1 else layer.alone
+        plan.end_at(self._n_writing, fields.A + 9, logits)
+        plan.run(1, position + len(tokens) - 1)
+        return logits[:, : self.n_vocab]
 
     def _ask_for(self, best: int) -> None:
         self._head.state[fields.BEST] = best if best <= fields.MOST else 0
@@ -267,7 +289,7 @@ class CompiledModel:
             if not self._closed:
                 self._closed = True
                 self._team.close()
-                del self._plan, self._head, self._step, self._layers, self._logits, self._embedding
+                del self._plan, self._head, self._last_layer, self._layers, self._logits, self._embedding
 
 
 class Embedding:

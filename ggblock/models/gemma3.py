@@ -29,7 +29,7 @@ def layers(m: Layers) -> Written:
     wide, narrow = c.n_heads * c.head, c.n_kv_heads * c.head
     x, other = m.x, b.rows(c.n_embd)
     residual = None
-    for i in range(c.n_layers):
+    for i in m.each():
 
         def at(name: str) -> str:
             return f"blk.{i}.{name}.weight"  # noqa: B023

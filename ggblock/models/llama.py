@@ -26,7 +26,7 @@ def layers(m: Layers, turns: Callable[[int], bool] = lambda i: True) -> Written:
     table = rope_table(source, m.n_ctx, c.n_rot, source.number("*.rope.freq_base", 10000.0), c.n_ctx_train)
     scale = 1.0 / math.sqrt(c.head)
     wide, narrow = c.n_heads * c.head, c.n_kv_heads * c.head
-    for i in range(c.n_layers):
+    for i in m.each():
 
         def at(name: str) -> str:
             return f"blk.{i}.{name}"  # noqa: B023

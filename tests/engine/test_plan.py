@@ -222,3 +222,27 @@ def test_choosing_forms_imports_no_numba() -> None:
     code += "print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_some_rows_of_a_plan(file: ggblock.GgufFile) -> None:
+    """They keep the plan's state, and the waiting that rows left out between them would have done."""
+    builder, team = Builder(("2", "1"), 1, 16), Team(1)
+    x, y, z = builder.rows(64), builder.rows(24), builder.rows(24)
+    a, w = builder.copy(x), describe(file.tensors["b"])
+    for to in (y, z, y):
+        builder.matmul(a, w, to)
+        builder.barrier()
+    assert builder.products_to(z, 0, builder.n_rows) == [2]
+    assert builder.products_to(z, 3, builder.n_rows) == []
+    try:
+        plan = builder.finish(team)
+        plan.rows[1, fields.BARRIER] = fields.NEVER
+        part = plan.only([0, 1, 3])
+        assert part.state is plan.state
+        assert part.rows[:, fields.BARRIER].tolist() == [fields.BATCH, fields.ALWAYS, fields.ALWAYS]
+        assert np.array_equal(part.rows[:, fields.STATE :], plan.rows[[0, 1, 3], fields.STATE :])
+        x.data[:5, :64] = np.random.default_rng(1).standard_normal((5, 64), np.float32)
+        part.run(5, 0)
+        assert y.data[:5, :24].any() and not z.data.any()
+    finally:
+        team.close()

@@ -10,7 +10,10 @@ import pytest
 
 import ggblock
 from ggblock import errors, models
+from ggblock.engine.memory import address
 from ggblock.evaluate.divergence import nmse
+from ggblock.kernels import fields
+from ggblock.models import compiled
 from tests.models import golden_files
 
 # Fast mode: torch's own error is known for the coarsest rounding allowed (int8 with one scale per 256 activations,
@@ -154,6 +157,41 @@ def test_last_logits_only(golden: golden_files.Golden, opened: ggblock.GgufFile)
         last = model.forward(golden.ids, 0)
         assert last.shape == (1, model.n_vocab)
         assert nmse(last, everything[-1:]) <= SAME
+    finally:
+        model.close()
+
+
+@pytest.mark.parametrize("reference", [True, False], ids=["reference", "fast"])
+def test_a_prompt_in_batches_and_what_follows_it(
+    golden: golden_files.Golden, opened: ggblock.GgufFile, reference: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last layer of a prompt is run for its last token alone, and leaves what later tokens need of all. Batches of
+    13 tokens, the last one whole, of one token and of two."""
+    monkeypatch.setattr(compiled, "BATCH", 13)
+    bound = SAME if reference else 4 * FAST * golden.nmse_int8
+    model = build(opened, 2, reference=reference)
+    try:
+        for n in (2, 13, 14, 15, 26, 28):
+            after = run(model, golden.ids[: n + 2], (n, n + 1))[n - 1 :]
+            model.forward(golden.ids[::-1], 0)  # other keys and values
+            parts = ((0, n), (n, n + 1), (n + 1, n + 2))
+            found = np.concatenate([model.forward(golden.ids[a:b], a) for a, b in parts])
+            assert nmse(found, after) <= bound, n
+    finally:
+        model.close()
+
+
+def test_what_of_the_last_layer_a_prompt_runs(golden: golden_files.Golden, opened: ggblock.GgufFile) -> None:
+    """Its norm, products to keys and values, and rope without queries; no row of the others is left out."""
+    model = build(opened, 2)
+    try:
+        place, layer, rows = model._layers.last, model._last_layer, model._plan.rows
+        assert layer is not None
+        assert np.array_equal(layer.until.rows[: place.first], rows[: place.first])
+        written = {int(row[fields.A + 9]) for row in layer.until.rows[place.first : -1]}
+        buffers = {name: address(getattr(model._layers, name).data) for name in ("q", "k", "v", "gated", "up", "x")}
+        assert {name for name, at in buffers.items() if at in written} == {"k", "v"}
+        assert rows[place.rope, fields.A + 2] > 0 == layer.until.rows[-1, fields.A + 2]
     finally:
         model.close()
 
