@@ -14,6 +14,7 @@ from typing import Any
 from ..blocks import by_name, tails
 from ..format import panels
 from ..simd.host import NARROW_MACHINES, PLACE_MACHINES, TABLE_MACHINES, WIDE_MACHINES
+from . import fields
 from .shapes import UNIT_CODES
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
@@ -268,17 +269,32 @@ def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
     elsewhere with sums of activations from tables (``sum_tables``). "1t", "1d": elsewhere by tables alone
     (``sign_tables``, ``digit_tables``), where the machine looks bytes up fast. "2w": two terms as one number of 16 bits
     (``wide``), where that is faster.
+
+    Machines that multiply bytes in several instructions are bound by arithmetic with all types, if few cores share a
+    memory. There others have a second term where it is worth it too, which takes less to be (``fields.LOUD``). One core
+    of Zen 4 as AVX2, weights in L2, GB/s with two terms and so: Q4_K 30 and 43, Q5_K 24 and 31, Q6_K 27 and 33, MXFP4
+    24 and 30, Q5_0 23 and 26.
     """
     fam = family(name)
     if modes[0] != "2" or isinstance(fam, FloatFamily):
         return modes[0]
     if fam.signed and machine in WIDE_MACHINES:
         return "2w"
-    if 8 * fam.n_bytes >= COARSE_BITS * fam.block or modes[1] != "1+":
+    if modes[1] != "1+" or not (is_coarse(fam) or machine in NARROW_MACHINES):
         return modes[0]
     if fam.has_weights:
         return "1s"
     return fam.tables if fam.tables and machine in TABLE_MACHINES else "1+"
+
+
+def is_coarse(fam: Any) -> bool:
+    """Whether a quantized family has few bits a weight."""
+    return bool(8 * fam.n_bytes < COARSE_BITS * fam.block)
+
+
+def loud(fam: Any) -> float:
+    """Share of a token's rounding error from which a block of a family gets a second term: see ``fields.LOUD``."""
+    return fields.LOUD[0 if is_coarse(fam) else 1 if fam.block > 32 else 2]
 
 
 def tail(name: str) -> Any:

@@ -39,7 +39,7 @@ from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families, unpacked
 from .args import arg, larger, smaller, state, word_stride
-from .fields import LOUD, META, N_TOKENS, SLICED, TABLED, TURN
+from .fields import META, N_TOKENS, SLICED, TABLED, TURN
 from .shares import START, end_of, first_of, take
 
 #: Of tiles of tokens shared by threads, each takes most of its share through all panels by itself, if it has so many
@@ -223,6 +223,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in block_products.MIXED
     fam = families.family(family)
     in_floats = many == "f" or isinstance(fam, families.FloatFamily)
+    loud = np.float32(0 if in_floats else families.loud(fam))
     each_unit = 0 if in_floats else families.unit_bytes(fam, MACHINE)
     second, sliced, block_columns = families.second_bytes(fam), one in SLICED, int(fam.block)
     rows = "slices" if sliced else "whole"
@@ -236,7 +237,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
             for k in range(n32):
                 d = load(meta + 4 * k, "f32")
                 whole += d * d
-        return np.float32(LOUD) * whole
+        return loud * whole
 
     @inline
     def of_whole_rows(op, first, end, thread, n32, limit):
