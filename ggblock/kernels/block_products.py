@@ -26,21 +26,21 @@ NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to
 
 def dots(
     e: Emit, fam: Any, codes: Any, bases: tuple[Any, ...], first: int, tokens: int, starts: list[Any] | None = None,
-    max_code: int = 0,
+    max_code: int = 0, pitch: int = 0,
 ) -> list[list[Any]]:  # fmt: skip
     """Integer dot products of a sub-block, by term and token, each <16 x i32>; those of the last term are added to
     ``starts``. ``codes(k)``: group ``k`` of four columns, <64 x i8>, as the machine multiplies them; at ``bases`` their
-    activations are groups ``first`` and on.
+    activations are groups ``first`` and on, each of ``pitch`` tokens, if these are more.
 
     The accumulators are pinned after each group: left alone, LLVM computes one half of the rows after the other on
     machines of 8 lanes and keeps codes and activations on the stack meanwhile (Q4_K on AVX2, one core of Zen 4: 17 GB/s
     instead of 22, 66 G multiply-adds a second instead of 99).
     """
-    zeros = [e.zero("i32x16")] * tokens
+    zeros, pitch = [e.zero("i32x16")] * tokens, pitch or tokens
     starts = starts or zeros
     if len(bases) > 1 and tokens > 1 and e.machine.pins:  # accumulators of both terms are more than the registers
-        upper = dots(e, fam, codes, bases[:-1], first, tokens)
-        return upper + dots(e, fam, codes, bases[-1:], first, tokens, starts)
+        upper = dots(e, fam, codes, bases[:-1], first, tokens, pitch=pitch)
+        return upper + dots(e, fam, codes, bases[-1:], first, tokens, starts, pitch=pitch)
     groups = fam.sub // 4
     dot = dot_of(e, fam)
     narrow = None if fam.signed else e.machine.narrow
@@ -52,7 +52,7 @@ def dots(
         for k in range(start, min(groups, start + together)):
             value = codes(k)
             for t in range(tokens):
-                at = ((first + k) * tokens + t) * 4
+                at = ((first + k) * pitch + t) * 4
                 for term, base in enumerate(bases):
                     x = e.bytes4(base, at)
                     if together > 1:
@@ -72,9 +72,9 @@ def dot_of(e: Emit, fam: Any) -> Any:
     return e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
 
 
-def group_of(e: Emit, high: Any, tokens: int) -> Any:
-    """Which four of a unit's columns stand apart, i64: see ``activation_apart``."""
-    return e.b.zext(e.load(high, 8 * tokens, "i32"), e.i64(0).type)
+def group_of(e: Emit, high: Any, pitch: int) -> Any:
+    """Which four of a unit's columns stand apart to tiles of ``pitch`` tokens, i64: see ``activation_apart``."""
+    return e.b.zext(e.load(high, 8 * pitch, "i32"), e.i64(0).type)
 
 
 class Words:

@@ -51,6 +51,10 @@ from .shares import START, end_of, first_of, take
 #: 64, but a large matrix is read by every thread (1.07 B model 0.5 to 1 % slower).
 OWN_TILES, OWN_BYTES, OTHERS = 22, 2 << 20, 8
 
+#: Tiles of so many tokens or more are computed by half where no more are in use: 2 to 4 tokens take 0.8 of the time
+#: that 5 to 8 take, 20 0.88 of that of 24. With tiles of four alone prompts of 512 take 1.01 to 1.02 times as long.
+HALVED = 8
+
 
 def _finish(e: Emit, sums: list[Any], out: Any, stride: Any, add: Any, bias_at: Any) -> None:
     """Writes a tile's sums and the bias, or adds them to what is there where ``add`` is not 0."""
@@ -156,16 +160,17 @@ def unpack(typingctx, w, second, to, n_blocks, family):
 @intrinsic(prefer_literal=True)
 def tile_of_units(
     typingctx, units, q, q2, meta, y, y_stride, n_units, accumulate, bias, following, slice_units, jump, family, tokens,
-    mode, rows
+    pitch, mode, rows
 ):  # fmt: skip
-    """16 rows by ``tokens`` tokens over ``n_units`` units (``unpacked``). ``y`` and ``bias`` as of ``tile``; ``mode``:
-    "1" or "2" terms of activations, or "1+", four columns apart where ``activations`` says so. ``following``: address
-    of the panel that will be unpacked in place of this one, which is brought into the second level of cache meanwhile;
-    or 0.
+    """16 rows by ``tokens`` tokens, the first ones of a tile of ``pitch``, over ``n_units`` units (``unpacked``). ``y``
+    and ``bias`` as of ``tile``; ``mode``: "1" or "2" terms of activations, or "1+", four columns apart where
+    ``activations`` says so. ``following``: address of the panel that will be unpacked in place of this one, which is
+    brought into the second level of cache meanwhile; or 0.
     ``rows``: "whole", or of that panel every ``slice_units`` lie ``jump`` bytes further on.
     """
     fam, n_tokens, how = families.family(family.literal_value), tokens.literal_value, mode.literal_value
-    sig = types.void(*[types.int64] * 12, family, tokens, mode, rows)
+    apart = pitch.literal_value
+    sig = types.void(*[types.int64] * 12, family, tokens, pitch, mode, rows)
     whole = rows.literal_value == "whole"
     n_lines = -(-16 * fam.n_bytes // (fam.block // 32 * 64))  # of packed blocks for a unit
 
@@ -180,10 +185,10 @@ def tile_of_units(
                 at = at if whole else builder.add(at, builder.mul(builder.sdiv(i, each), further))
                 for line in range(n_lines):
                     e.prefetch(at, 64 * line, 2)
-            sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, sums, place))
-            q_step = unpacked.Q_STEP * n_tokens
+            sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, sums, place), apart)
+            q_step = unpacked.Q_STEP * apart
             size = families.unit_bytes(fam, MACHINE)
-            return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * n_tokens), *sums]
+            return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * apart), *sums]
 
         # where accumulators fill the registers LLVM would move sums to memory and back twice a unit
         place = e.stack(64 * n_tokens) if e.machine.pins else None
@@ -337,33 +342,52 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                 "f",
             )
 
-    @inline
-    def tokens_as_integers(op, first, end, thread, n32, i, is_first):
-        room, size, y_stride = arg(op, 21) + thread * arg(op, 22), n32 * each_unit, arg(op, 10)
-        each = smaller(arg(op, 24), arg(op, 2)) if sliced else arg(op, 2)
-        for panel in range(first, end):
-            following = panel + end - first
-            is_next = is_first and following < arg(op, 1)
-            tile_of_units(
-                room + (panel - first) * size,
-                arg(op, 4) + i * arg(op, 14),
-                arg(op, 5) + i * arg(op, 14),
-                arg(op, 6) + i * arg(op, 15),
-                arg(op, 9) + panel * 64 + i * tile_tokens * y_stride,
-                y_stride,
-                n32,
-                arg(op, 11),
-                arg(op, 12) + panel * arg(op, 13),
-                place_of(op, following, np.int64(0), each) if is_next else np.int64(0),
-                larger(np.int64(1), each * (block_columns // 32)),
-                (arg(op, 1) - 1) * each * block_bytes,
-                family,
-                tile_tokens,
-                many,
-                rows,
-            )
+    def tokens_as_integers(tokens):
+        """``tokens``: how many of a tile are multiplied."""
 
-    multiply = tokens_as_floats if in_floats else tokens_as_integers
+        @inline
+        def multiply(op, first, end, thread, n32, i, is_first):
+            room, size, y_stride = arg(op, 21) + thread * arg(op, 22), n32 * each_unit, arg(op, 10)
+            each = smaller(arg(op, 24), arg(op, 2)) if sliced else arg(op, 2)
+            for panel in range(first, end):
+                following = panel + end - first
+                is_next = is_first and following < arg(op, 1)
+                tile_of_units(
+                    room + (panel - first) * size,
+                    arg(op, 4) + i * arg(op, 14),
+                    arg(op, 5) + i * arg(op, 14),
+                    arg(op, 6) + i * arg(op, 15),
+                    arg(op, 9) + panel * 64 + i * tile_tokens * y_stride,
+                    y_stride,
+                    n32,
+                    arg(op, 11),
+                    arg(op, 12) + panel * arg(op, 13),
+                    place_of(op, following, np.int64(0), each) if is_next else np.int64(0),
+                    larger(np.int64(1), each * (block_columns // 32)),
+                    (arg(op, 1) - 1) * each * block_bytes,
+                    family,
+                    tokens,
+                    tile_tokens,
+                    many,
+                    rows,
+                )
+
+        return multiply
+
+    if in_floats:
+        multiply = tokens_as_floats
+    elif tile_tokens < HALVED:
+        multiply = tokens_as_integers(tile_tokens)
+    else:
+        few, half = tile_tokens // 2, tokens_as_integers(tile_tokens // 2)
+        whole = tokens_as_integers(tile_tokens)
+
+        @inline
+        def multiply(op, first, end, thread, n32, i, is_first):
+            if state(op, N_TOKENS) - i * tile_tokens <= few:
+                half(op, first, end, thread, n32, i, is_first)
+            else:
+                whole(op, first, end, thread, n32, i, is_first)
 
     def matmul(op, thread, n_threads):
         n_panels, n_tokens, turn = arg(op, 1), state(op, N_TOKENS), state(op, TURN)

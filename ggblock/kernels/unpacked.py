@@ -122,7 +122,8 @@ class Sums:
 
 
 def _steps(
-    e: Emit, unit: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, with_offset: list[int], high: Any
+    e: Emit, unit: Any, p: Any, bases: tuple[Any, ...], meta: Any, tokens: int, pitch: int, with_offset: list[int],
+    high: Any,
 ) -> Iterator[tuple[list[Any], Any, list[int], list[tuple[int, Any]]]]:
     """What a unit adds, as ``narrow.steps`` has it.
 
@@ -132,12 +133,12 @@ def _steps(
     """
     b, groups, n_scales, shift = e.b, unit.sub // 4, 32 // unit.sub, shift_of(e, unit)
     left = None if shift is None else shift - _lift(e, unit)
-    upper = _upper(e, unit, p, high, tokens) if high is not None else []
+    upper = _upper(e, unit, p, high, tokens, pitch) if high is not None else []
 
     def found(within: int) -> list[Any]:
         starts = None
         if left is not None:
-            at = sum_word(unit, within, True) * tokens * 4
+            at = sum_word(unit, within, True) * pitch * 4
             starts = [e.splat_load(meta, at + t * 4, "i32") for t in range(tokens)]
             starts = [b.ashr(v, e.const("i32x16", left)) if left else v for v in starts]
         if upper:
@@ -146,7 +147,7 @@ def _steps(
         def codes(k: int) -> Any:
             return e.load(p, 64 * (within * groups + k), "i8x64")
 
-        acc = dots(e, unit, codes, bases, within * groups, tokens, starts)
+        acc = dots(e, unit, codes, bases, within * groups, tokens, starts, pitch=pitch)
         return [e.i_to_f32(together(e, [of_one[t] for of_one in acc])) for t in range(tokens)]
 
     def scale(within: int) -> Any:
@@ -162,10 +163,10 @@ def _steps(
         yield values, None, with_offset, []
 
 
-def _upper(e: Emit, unit: Any, p: Any, high: Any, tokens: int) -> list[list[Any]]:
+def _upper(e: Emit, unit: Any, p: Any, high: Any, tokens: int, pitch: int) -> list[list[Any]]:
     """What stands apart adds to the products of each sub-block, by token, <16 x i32>: ``activation_apart`` left it at
     ``high``."""
-    dot, zero, group = dot_of(e, unit), e.zero("i32x16"), group_of(e, high, tokens)
+    dot, zero, group = dot_of(e, unit), e.zero("i32x16"), group_of(e, high, pitch)
     codes = e.load(e.at(p, group, 64), 0, "i8x64")
     found = [e.shl(dot(zero, codes, e.bytes4(high, 4 * t)), HIGH_BITS) for t in range(tokens)]
     if unit.sub == 32:
@@ -175,16 +176,18 @@ def _upper(e: Emit, unit: Any, p: Any, high: Any, tokens: int) -> list[list[Any]
 
 
 def _add(
-    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, tokens: int, sums: Sums, high: Any = None
-) -> list[Any]:
+    e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, tokens: int, pitch: int, sums: Sums,
+    high: Any = None,
+) -> list[Any]:  # fmt: skip
     """Adds to the sums of all tokens what a unit adds with the terms of activations at ``bases``; returns them unless
     they are in memory. ``high``: four columns stand apart (``activation_apart``), and the scale is negative."""
     sums, scales = sums.copy(), families.scales_at(fam, e.machine.name)
     with_offset = list(range(32 // fam.sub)) if fam.has_offsets else []
     if e.machine.narrow:
+        assert pitch == tokens
         steps = narrow.steps(e, fam, p, bases, meta, tokens, with_offset, high)
     else:
-        steps = _steps(e, _folded(e, fam) or fam, p, bases, meta, tokens, with_offset, high)
+        steps = _steps(e, _folded(e, fam) or fam, p, bases, meta, tokens, pitch, with_offset, high)
     for values, factor, subs, taken in steps:
         sums.settle()
         offsets = [(sum_word(fam, i), e.load(p, scales + 64 * (32 // fam.sub + i), "f32x16")) for i in subs]
@@ -192,17 +195,18 @@ def _add(
             d = e.splat_load(meta, t * 4, "f32")
             total = e.fma(value, e.b.fmul(factor, d) if factor else d, sums[t])
             for word, offset in offsets + taken:
-                total = e.fma(offset, e.splat_load(meta, (word * tokens + t) * 4, "f32"), total)
+                total = e.fma(offset, e.splat_load(meta, (word * pitch + t) * 4, "f32"), total)
             sums[t] = total
     sums.settle()
     return sums.values
 
 
 def emit_unit(
-    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: Sums
+    e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: Sums, pitch: int = 0
 ) -> list[Any]:
-    """The unit at ``p`` against ``tokens`` tokens; returns the new sums. ``mode``: "1", "2" or "1+" (``matmul``)."""
-    add = partial(_add, e, fam, p, meta=meta, tokens=tokens, sums=sums)
+    """The unit at ``p`` against ``tokens`` tokens, the first of a tile of ``pitch``, if these are more; returns the new
+    sums. ``mode``: "1", "2" or "1+" (``matmul``)."""
+    add = partial(_add, e, fam, p, meta=meta, tokens=tokens, pitch=pitch or tokens, sums=sums)
     if mode != "1+":
         return add((q, q2)[: int(mode)])
     # a negative scale says that four columns stand apart, to all tokens of the tile
