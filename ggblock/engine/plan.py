@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..kernels import fields
 from ..kernels.families import form_of, mode_of_one
-from ..simd.host import BF16_MACHINES, TILE_TOKENS, host
+from ..simd.host import TILE_TOKENS, WORD_MACHINES, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
 from .team import Team
@@ -38,9 +38,9 @@ def tile_tokens() -> int:
     return TILE_TOKENS[host().machine]
 
 
-def multiplies_bf16() -> bool:
-    """Whether this machine has dot products of bfloat16."""
-    return host().machine in BF16_MACHINES
+def multiplies_words() -> bool:
+    """Whether this machine multiplies pairs of int16 faster than floats."""
+    return host().machine in WORD_MACHINES
 
 
 def tabled_blocks(mode: str, k: int) -> int:

@@ -5,8 +5,8 @@ pass by. One token: an item is a KV head and a chunk of its context (``shapes.ch
 ``combine`` merges the chunks. Chunks lie at fixed positions: results do not depend on the number of threads.
 
 Cache layout: see ``rope``; with 8 bits the two products are those of ``attention_q8_0``, and those of many tokens may
-be those of ``attention_bf16``. All other arithmetic is float32. Queries come scaled by log2(e), so the softmax is in
-powers of two.
+be those of ``attention_words``. All other arithmetic is float32. Queries come scaled by log2(e),
+so the softmax is in powers of two.
 A masked score is -3e38: its weight is 2**-126 of the largest, which is nothing; a block in which a row sees nothing
 leaves a sum that the first real score multiplies by zero.
 """
@@ -16,10 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.core import types
-from numba.core.extending import intrinsic
 
-from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
 from ..simd.vec import (
@@ -33,8 +30,9 @@ from ..simd.vec import (
     vexp2,
     zero,
 )
-from . import attention_bf16, attention_q8_0, shapes
+from . import attention_q8_0, attention_words, shapes
 from .args import arg, chunk_of, larger, place, smaller, state
+from .attention_products import outer
 from .attention_q8_0 import write_query
 from .fields import N_TOKENS, POSITION, TURN
 from .shapes import KEYS, MICRO_ROWS
@@ -45,92 +43,20 @@ F = "f32x16"
 PANELS = 2  # panels of a micro-tile when many tokens are processed; one token: 2 and 4 were 30 % slower than 1
 
 
-@intrinsic(prefer_literal=True)
-def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stride, rows, add, ahead):
-    """``C[rows, 16 * panels] (+)= A[rows, n] @ B[n, 16 * panels]``: the microkernel of both products of attention.
-
-    A and C are float32, rows ``a_stride`` and ``c_stride`` bytes apart. Step ``k`` of B is ``b_step`` bytes after the
-    one before; its panels of 16 are ``b_apart`` bytes apart; ``kind`` is "f16", "f32", or "bf16": then A and B hold
-    pairs, which ``n`` counts. ``n`` is a multiple of 8; all but ``n`` and the addresses are literals. ``ahead``: bytes
-    ahead of B to prefetch into the second-level cache, or 0.
-    """
-    sa, sb, apart, p, sc, r = (v.literal_value for v in (a_stride, b_step, b_apart, panels, c_stride, rows))
-    what, keep, far = kind.literal_value, add.literal_value, ahead.literal_value
-    pairs, loaded = what == "bf16", "i32x16" if what == "bf16" else F
-    sig = types.void(
-        types.int64,
-        a_stride,
-        types.int64,
-        b_step,
-        b_apart,
-        panels,
-        kind,
-        types.int64,
-        types.int64,
-        c_stride,
-        rows,
-        add,
-        ahead,
-    )
-    # independent sums, so that few rows do not wait for the adder: 8 registers hide its 4 cycles; where a vector takes
-    # several registers 12, which leaves 4 of 16 for operands (two sums a row of 4 spilled on AVX2: 30 % slower)
-    lanes = MACHINES[MACHINE].lanes
-    chains = max(1, (8 if lanes == 16 else 12) * lanes // (16 * r * p))
-    line = max(1, 64 // sb)
-
-    def codegen(c_, builder, s, args):
-        e = Emit(builder, MACHINE)
-        a_, b_, n_, out = args[0], args[2], args[7], args[8]
-
-        def body(i: Any, v: Any) -> Any:
-            pa, pb, sums = v[0], v[1], list(v[2:])
-            for k in range(8):
-                if far:
-                    e.order()  # loads in the order of memory, as for weights (``matmul``): a tenth faster
-                    if k % line == 0:
-                        e.prefetch(pb, k * sb + far, 2)
-                w = [
-                    e.half_load(pb, k * sb + j * apart) if what == "f16" else e.load(pb, k * sb + j * apart, loaded)
-                    for j in range(p)
-                ]
-                for row in range(r):
-                    x = e.splat_load(pa, row * sa + 4 * k, loaded[:3])
-                    for j in range(p):
-                        at = (row * p + j) * chains + k % chains
-                        sums[at] = e.dot_bf16(sums[at], w[j], x) if pairs else e.fma(x, w[j], sums[at])
-            return [e.at(pa, 32), e.at(pb, 8 * sb), *sums]
-
-        start = []
-        for row in range(r):
-            for j in range(p):
-                first = e.load(out, row * sc + 64 * j, F) if keep else e.zero(F)
-                start += [first] + [e.zero(F)] * (chains - 1)
-        sums = e.loop(e.i64(0), n_, 8, [a_, b_, *start], body)[2:]
-        for row in range(r):
-            for j in range(p):
-                mine = sums[(row * p + j) * chains : (row * p + j + 1) * chains]
-                total = mine[0]
-                for other in mine[1:]:
-                    total = builder.fadd(total, other)
-                e.store(out, row * sc + 64 * j, total)
-        return c_.get_dummy_value()
-
-    return sig, codegen
-
-
 def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any:
     """``block(...)``: one block of up to ``block_keys`` keys against ``rows`` query rows, updating O, m and l.
-    ``cache`` is that of the KV cache or "bf16", what ``attention_bf16`` made of it."""
+    ``cache`` is that of the KV cache, or "words", what ``attention_words`` made of it."""
     padded = shapes.padded(size)
+    if cache == "words":
+        return make_online(padded * 4, rows, block_keys, *attention_words.make_products(size, rows, block_keys), True)
     if cache == "q8_0":
         return make_online(padded * 4, rows, block_keys, *attention_q8_0.make_products(size, rows, block_keys, many))
     width = 4 if cache == "f32" else 2
-    each = 2 if cache == "bf16" else 1  # numbers a lane
     panel_bytes, key_step, row_bytes, value_step, score_bytes = (
         padded * 16 * width,
-        16 * width * each,
+        16 * width,
         padded * 4,
-        padded * width * each,
+        padded * width,
         block_keys * 4,
     )
     wide = MACHINES[MACHINE].lanes >= 16  # 32 registers of 16 lanes: two panels at a time
@@ -140,7 +66,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
     # 3.0 ms without, 2.5 with, 4.1 with prefetch into L1)
     far = 0 if many else max(16384, KEYS * value_step)
     values_wide = at_once > 1 and padded % (16 * at_once) == 0
-    value_apart = 16 * width * each
+    value_apart = 16 * width
 
     @inline
     def scores(q, keys, n_keys, p):
@@ -155,7 +81,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                     panel_bytes,
                     at_once,
                     cache,
-                    padded // each,
+                    padded,
                     p + 4 * done,
                     score_bytes,
                     rows,
@@ -173,7 +99,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                     panel_bytes,
                     1,
                     cache,
-                    padded // each,
+                    padded,
                     p + 4 * done + r * score_bytes,
                     score_bytes,
                     micro,
@@ -189,12 +115,12 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                 outer(
                     p,
                     score_bytes,
-                    values + d * width * each,
+                    values + d * width,
                     value_step,
                     value_apart,
                     at_once,
                     cache,
-                    n_keys // each,
+                    n_keys,
                     o + 4 * d,
                     row_bytes,
                     rows,
@@ -207,12 +133,12 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                     outer(
                         p + r * score_bytes,
                         score_bytes,
-                        values + d * width * each,
+                        values + d * width,
                         value_step,
                         value_apart,
                         1,
                         cache,
-                        n_keys // each,
+                        n_keys,
                         o + 4 * d + r * row_bytes,
                         row_bytes,
                         micro,
@@ -220,11 +146,11 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
                         far,
                     )
 
-    return make_online(row_bytes, rows, block_keys, scores, gather, each == 2)
+    return make_online(row_bytes, rows, block_keys, scores, gather)
 
 
 def make_attention(group: str, size: str, cache: str, products: str = "f32") -> Any:
-    """``products``: "bf16" for those of ``attention_bf16`` (a cache of halves, many tokens).
+    """``products``: "words" for those of ``attention_words`` (a cache of halves, many tokens).
 
     Columns: 0 q float32 (n_tokens, heads, padded head), scaled; 1 KV heads; 2 key cache, 3 bytes a KV head; 4 value
     cache, 5 bytes a KV head; 6 window (0: none); 7 out float32, 8 bytes a token; 9 scratch, 10 bytes a thread;
@@ -234,7 +160,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
     g, n = int(group), int(size)
     row_bytes = shapes.padded(n) * 4
     step_bytes = shapes.panel_bytes(n, cache) // 16  # of one position
-    coded, short = cache == "q8_0", products == "bf16"
+    coded, short = cache == "q8_0", products == "words"
     padded = shapes.padded(n)
     micro = shapes.FEWER_ROWS if MACHINES[MACHINE].lanes == 8 and not coded else MICRO_ROWS
     per_item = shapes.tile_tokens(g, n, micro)
@@ -242,9 +168,9 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
     of_rows = 4 * MICRO_ROWS * (n_rows // micro)  # bytes of m and of l: each micro-tile has its own ``MICRO_ROWS``
     at_once = g if g <= MICRO_ROWS else 1
     step = shapes.run(cache)
-    many = _block(n, "bf16" if short else cache, micro, KEYS, True)
+    many = _block(n, products if short else cache, micro, KEYS, True)
     one = _block(n, cache, at_once, step, False)
-    prepare, behind = attention_bf16.make_prepare(n), shapes.bf16_bytes(n)
+    prepare, behind, most = attention_words.make_prepare(n), shapes.pair_bytes(n), attention_words.largest(n)
     space_many, space_one = shapes.score_bytes(KEYS), shapes.score_bytes(step)
     whole = n % 16 == 0
 
@@ -349,7 +275,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                 if coded:
                     write_query(source, q + r * row_bytes, padded)
                 elif short:
-                    attention_bf16.write_query(source, q + r * row_bytes, padded)
+                    attention_words.write_query(source, q + r * row_bytes, padded, most)
                 else:
                     for i in range(0, rolled(row_bytes), 64):
                         store(q + r * row_bytes + i, load(source + i, F))
@@ -365,7 +291,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                 block = place(key, step) * step_bytes
                 k_block, v_block = keys + block, values + block
                 if short:
-                    prepare(k_block, v_block, n_keys, shorter)
+                    prepare(k_block, v_block, n_keys, smaller(n_keys, end - key), shorter)
                     k_block, v_block = shorter, shorter + behind
                 for r in range(0, rolled(n_rows), micro):
                     many(

@@ -55,8 +55,8 @@ def tile_tokens(group: int, size: int, micro: int = MICRO_ROWS) -> int:
     return tokens
 
 
-def bf16_bytes(size: int) -> int:
-    """Scratch for the keys of a block as bfloat16, as much again for its values: see ``attention_bf16``."""
+def pair_bytes(size: int) -> int:
+    """Scratch for the keys of a block in pairs of 16 bits, as much again for its values: see ``attention_words``."""
     return KEYS * padded(size) * 2
 
 
@@ -64,7 +64,8 @@ def scratch_bytes(group: int, size: int) -> int:
     """Bytes of scratch that a thread of attention needs."""
     many = max(tile_tokens(group, size, micro) * group for micro in (MICRO_ROWS, FEWER_ROWS))
     per_row, one = 2 * 4 * padded(size) + 6 * 4, MICRO_ROWS     # q and o, words: two a row and two of eight for six
-    most = max(many * per_row + score_bytes(KEYS) + 2 * bf16_bytes(size), one * per_row + score_bytes(CHUNK))
+    pairs = 2 * pair_bytes(size) + 4 * (KEYS + padded(size))    # keys and values, and their steps
+    most = max(many * per_row + score_bytes(KEYS) + pairs, one * per_row + score_bytes(CHUNK))
     return -(-(most + 1024) // 4096) * 4096
 
 

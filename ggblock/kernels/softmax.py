@@ -34,13 +34,15 @@ from ..simd.vec import (
     vmax,
     zero,
 )
-from . import attention_bf16
+from . import attention_words
 from .shapes import MICRO_ROWS
 
 F = "f32x16"
 MASKED = np.float32(-3.0e38)
 ALPHAS = 64 * MICRO_ROWS  # behind a vector a row: what the earlier sum of each row is multiplied by
-ROOM = ALPHAS + 4 * MICRO_ROWS
+PEAKS = ALPHAS + 4 * MICRO_ROWS  # the largest score of each row in the block
+SHARES = PEAKS + 4 * MICRO_ROWS  # and the weight of that beside the largest of all
+ROOM = SHARES + 4 * MICRO_ROWS
 
 
 def reduced(e: Emit, rows: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
@@ -67,23 +69,28 @@ def _rows(e: Emit, room: Any, n: int) -> list[Any]:
 
 
 @intrinsic(prefer_literal=True)
-def advance(typingctx, room, m, rows):
+def advance(typingctx, room, m, rows, apart):
     """The maxima ``m`` of ``rows`` rows, float32, raised to those of the vectors at ``room``, behind which is written
-    by how much their earlier sums shrink. Returns whether any does."""
-    n = rows.literal_value
+    by how much their earlier sums shrink; ``apart``: and what ``PEAKS`` and ``SHARES`` say. Returns whether any does.
+    """
+    n, both = rows.literal_value, apart.literal_value
 
     def codegen(c, b, s, a):
         e = Emit(b, MACHINE)
         before, few = e.load(a[1], 0, "f32x8"), e.const("f32x8", MASKED)
-        now = emit_max(e, reduced(e, _rows(e, a[0], n), partial(emit_max, e)), before)
+        peaks = reduced(e, _rows(e, a[0], n), partial(emit_max, e))
+        now = emit_max(e, peaks, before)
         # a row that saw nothing yet has a sum that means nothing
         alphas = b.select(b.fcmp_ordered("<=", before, few), e.zero("f32x8"), emit_exp2(e, b.fsub(before, now)))
         e.store(a[1], 0, now)
         e.store(a[0], ALPHAS, alphas)
+        if both:
+            e.store(a[0], PEAKS, peaks)
+            e.store(a[0], SHARES, emit_exp2(e, b.fsub(peaks, now)))
         grown = b.zext(b.fcmp_ordered(">", now, before), e.zero("i32x8").type)
         return b.icmp_signed("!=", tree(e, grown, b.or_), e.const("i32", 0))
 
-    return types.boolean(types.int64, types.int64, rows), codegen
+    return types.boolean(types.int64, types.int64, rows, apart), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -100,10 +107,11 @@ def add_up(typingctx, room, l, rows):
     return types.void(types.int64, types.int64, rows), codegen
 
 
-def make_online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any, short: bool = False) -> Any:
-    """The block around its two products: masks, and the softmax that goes on from block to block. ``short``: weights
-    are left as bfloat16, at the head of their rows."""
-    score_bytes = block_keys * 4
+def make_online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any, in_words: bool = False) -> Any:
+    """The block around its two products: masks, and the softmax that goes on from block to block. ``in_words``: weights
+    beside the largest of their row in the block are left at the head of their rows, as ``attention_words`` writes them,
+    and behind them the weight of that one."""
+    score_bytes, apart = block_keys * 4, int(in_words)
     assert rows <= MICRO_ROWS
 
     @inline
@@ -128,17 +136,22 @@ def make_online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather:
                 for j in range(0, n_keys, 16):
                     best = vmax(best, load(row + 4 * j, F))
             store(room + 64 * r, best)
-        shrinks = advance(room, m, rows)
+        shrinks = advance(room, m, rows, apart)
         for r in range(rolled(rows)):
             row = p + r * score_bytes
-            shift, total = splat(load(m + 4 * r, "f32"), F), zero(F)
+            largest = room + PEAKS + 4 * r if in_words else m + 4 * r
+            shift, total = splat(load(largest, "f32"), F), zero(F)
             for j in range(0, n_keys, 16):
                 w = vexp2(load(row + 4 * j, F) - shift)
-                if short:
-                    store(row + 2 * j, attention_bf16.rounded(w))
+                if in_words:
+                    attention_words.write_weights(w, row + 2 * j)
                 else:
                     store(row + 4 * j, w)
                 total = total + w
+            if in_words:
+                share = load(room + SHARES + 4 * r, "f32")
+                store(row + 2 * block_keys, share)
+                total = total * splat(share, F)
             store(room + 64 * r, total)
         add_up(room, l, rows)
         if shrinks:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .. import errors
 from ..engine.memory import Arena, buffer, floats
 from ..engine.placement import Offload, layer_of, parse
-from ..engine.plan import BATCH, Builder, Plan, Rows, bits_of, multiplies_bf16, round_up
+from ..engine.plan import BATCH, Builder, Plan, Rows, bits_of, multiplies_words, round_up
 from ..engine.store import Notify, default_threads, kernels
 from ..engine.team import Team
 from ..engine.weights import Weight, describe, packing_kernels, vector
@@ -170,9 +170,10 @@ class Layers:
         )
 
     def _products(self) -> str:
-        """Where activations are int8 anyway, attention over many tokens multiplies bfloat16 if the machine does."""
-        short = self.kv_type == "f16" and self.builder.modes[1] == "1+" and multiplies_bf16()
-        return "/bf16" if short else ""
+        """Where activations are int8 anyway, attention over many tokens multiplies numbers of 16 bits, if the machine
+        does that faster."""
+        short = self.kv_type == "f16" and self.builder.modes[1] == "1+" and multiplies_words()
+        return "/words" if short else ""
 
 
 class CompiledModel:

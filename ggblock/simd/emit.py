@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .machines import BF16, MACHINES, Machine, declare, joined, registers
+from .machines import MACHINES, Machine, declare, joined, registers
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -244,19 +244,10 @@ class Emit:
         half = b.select(b.icmp_unsigned(">", magnitude, c(0x7F800000)), c(0x7E00), half)
         return b.trunc(b.or_(half, sign), I16)
 
-    def pairs_bf16(self, first: Any, second: Any) -> Any:
-        """Two <16 x float> as <16 x i32>: a pair of bfloat16 a lane, ``first`` in the low half; ties to even."""
-        both = joined(self.b, [self.f32_to_bf16(first), self.f32_to_bf16(second)])
-        return self.bitcast(self.shuffle(both, [i // 2 + 16 * (i % 2) for i in range(32)]), "i32x16")
-
-    def f32_to_bf16(self, value: Any) -> Any:
-        """<16 x float> as the bits of bfloat16, <16 x i16>; ties to even."""
-        return self.b.bitcast(self.b.fptrunc(value, ir.VectorType(BF16, 16)), llvm_type("i16x16"))
-
-    def dot_bf16(self, acc: Any, x: Any, y: Any) -> Any:
-        """float32 lanes plus the two products of the pairs of bfloat16 in each lane of ``x`` and ``y`` (<16 x i32>)."""
-        assert self.machine.dot_bf16, self.machine.name
-        return self.machine.dot_bf16(self.b, acc, x, y)
+    def dot_words(self, acc: Any, x: Any, y: Any) -> Any:
+        """int32 lanes plus the two products of the pairs of int16 in each lane of ``x`` and ``y`` (<16 x i32>)."""
+        assert self.machine.dot_words, self.machine.name
+        return self.machine.dot_words(self.b, acc, x, y)
 
     def call(self, name: str, *args: Any) -> Any:
         """An LLVM intrinsic over equal types, such as ``fma``: ``llvm.fma.v16f32``."""

@@ -14,17 +14,18 @@ import llvmlite.binding as llvm
 
 from ..errors import SettingError
 
-MACHINES = ("avx512bf16", "avx512", "avxvnni", "avx2", "neon", "portable")
+MACHINES = ("avx512vbmi", "avx512", "avxvnni", "avx2", "neon", "portable")
 
 #: Tokens of a matrix-matrix tile, which its registers hold best; kernels and the engine's activation layout follow it.
-TILE_TOKENS = {"avx512bf16": 8, "avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4, "portable": 4}
+TILE_TOKENS = {"avx512vbmi": 8, "avx512": 8, "avxvnni": 4, "avx2": 4, "neon": 4, "portable": 4}
 
-#: Machines that multiply pairs of bfloat16: attention over many tokens uses it (``kernels.attention_bf16``).
-BF16_MACHINES = ("avx512bf16",)
+#: Machines that multiply pairs of int16 faster than floats: attention over many tokens does so
+#: (``kernels.attention_words``).
+WORD_MACHINES = ("avx512vbmi", "avx512", "avxvnni", "avx2")
 
 #: Machines that look bytes up in tables faster than they multiply single bits (``kernels.sign_tables``) or base-3
 #: digits (``kernels.digit_tables``).
-TABLE_MACHINES = ("avx512bf16", "avx512", "avxvnni", "avx2")
+TABLE_MACHINES = ("avx512vbmi", "avx512", "avxvnni", "avx2")
 
 #: Those that look bytes up in tables of 16 alone, which only bytes of one place of their rows have in common.
 PLACE_MACHINES = ("avx512", "avxvnni", "avx2")
@@ -33,7 +34,7 @@ PLACE_MACHINES = ("avx512", "avxvnni", "avx2")
 WIDE_MACHINES = ("avx2",)
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
-_BF16 = ("avx512bf16", "avx512vbmi")  # both, but in Cooper Lake
+_VBMI = ("avx512vbmi",)  # all but Cascade Lake and Cooper Lake
 _VNNI_256 = ("avx512f", "avx512vl", "avx512vnni")  # have AVX-VNNI's instruction in other bytes
 
 #: Machines that first sum products of bytes in int16 (``machines.Machine.narrow``): ``kernels.narrow``.
@@ -53,7 +54,7 @@ class Host:
 
 def _detect(arch: str, features: dict[str, bool]) -> str:
     if all(features.get(name) for name in _AVX512):
-        return "avx512bf16" if all(features.get(name) for name in _BF16) else "avx512"
+        return "avx512vbmi" if all(features.get(name) for name in _VBMI) else "avx512"
     if features.get("avx2") and features.get("fma") and features.get("f16c"):
         return "avxvnni" if features.get("avxvnni") else "avx2"
     if arch.startswith("aarch64") and features.get("dotprod"):
@@ -64,7 +65,7 @@ def _detect(arch: str, features: dict[str, bool]) -> str:
 def _runs_on(machine: str, features: dict[str, bool]) -> bool:
     its_own = ("avxvnni",) if features.get("avxvnni") else _VNNI_256
     needs = {
-        "avx512bf16": (*_AVX512, *_BF16),
+        "avx512vbmi": (*_AVX512, *_VBMI),
         "avx512": _AVX512,
         "avxvnni": (*its_own, "avx2", "fma", "f16c"),
         "avx2": ("avx2", "fma", "f16c"),
@@ -101,7 +102,7 @@ def host() -> Host:
         # keep the CPU's schedule model, take away what the forced machine would not have
         drop = ["avx512", "avx10", "amx", "evex512"] if forced in ("avx2", "avxvnni") else []
         if forced == "avx512":
-            drop += ["avx512bf16"]
+            drop += ["avx512vbmi", "avx512bf16", "gfni"]
         if forced == "avx2":
             drop += ["avxvnni", "gfni"]  # LLVM shifts bytes by it where it may
         if forced == "portable":

@@ -7,7 +7,7 @@ What LLVM does not find by itself is the integer dot product: 16 lanes of int32,
 ``dot_ss``  signed bytes of full range times signed bytes in [-127, 127]; a machine that only has the unsigned form
             adds ``signed_bias`` to the left side, and the caller subtracts ``signed_bias`` times the sum of the right
             side
-``dot_bf16``  16 lanes of float32, each plus the sum of two products of bfloat16, where a machine has it
+``dot_words``  16 lanes of int32, each plus the sum of two products of int16, where that is faster than float32
 ``lookup16``  64 bytes below 16 replaced by the entries of a constant table of 16 bytes
 """
 
@@ -23,22 +23,6 @@ from .host import TILE_TOKENS
 
 I8, I16, I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 V8, V32 = ir.VectorType(I8, 64), ir.VectorType(I32, 16)
-
-
-class BFloat(ir.types.Type):  # type: ignore[misc]
-    """LLVM's ``bfloat``, which llvmlite does not name."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BFloat)
-
-    def __hash__(self) -> int:
-        return hash(BFloat)
-
-
-BF16 = BFloat()
 
 
 def declare(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
@@ -84,10 +68,22 @@ def _avx512_us(b: Any, acc: Any, u: Any, s: Any) -> Any:
     return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", V32, [V32, V8, V8]), [acc, u, s])
 
 
-def _avx512_bf16(b: Any, acc: Any, x: Any, y: Any) -> Any:
-    pairs, floats = ir.VectorType(BF16, 32), ir.VectorType(ir.FloatType(), 16)
-    f = declare(b, "llvm.x86.avx512bf16.dpbf16ps.512", floats, [floats, pairs, pairs])
+def _avx512_words(b: Any, acc: Any, x: Any, y: Any) -> Any:
+    pairs = ir.VectorType(I16, 32)
+    f = declare(b, "llvm.x86.avx512.vpdpwssd.512", V32, [V32, pairs, pairs])
     return b.call(f, [acc, b.bitcast(x, pairs), b.bitcast(y, pairs)])
+
+
+def _avxvnni_words(b: Any, acc: Any, x: Any, y: Any) -> Any:
+    v16, v32 = ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+    f = declare(b, "llvm.x86.avx512.vpdpwssd.256", v32, [v32, v16, v16])
+    return _by_parts(b, 2, acc, x, y, lambda a, p, q: b.call(f, [a, b.bitcast(p, v16), b.bitcast(q, v16)]))
+
+
+def _avx2_words(b: Any, acc: Any, x: Any, y: Any) -> Any:
+    v16, v32 = ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+    f = declare(b, "llvm.x86.avx2.pmadd.wd", v32, [v16, v16])
+    return _by_parts(b, 2, acc, x, y, lambda a, p, q: b.add(a, b.call(f, [b.bitcast(p, v16), b.bitcast(q, v16)])))
 
 
 def _of_bytes(name: str) -> Callable[[Any, Any, Any], Any]:
@@ -224,7 +220,7 @@ class Machine:
     pins: bool = False
     #: (add, widen) where products of small codes may first be summed in int16 lanes, or None
     narrow: tuple[Callable[..., Any], Callable[..., Any]] | None = None
-    dot_bf16: Callable[[Any, Any, Any, Any], Any] | None = None
+    dot_words: Callable[[Any, Any, Any, Any], Any] | None = None
     #: ``dot_wide``, where that is faster than two terms of bytes times signed bytes of full range: 16 lanes of int32
     #: plus the products of four unsigned bytes with int16, the even ones' and the odd ones'
     dot_wide: Callable[[Any, Any, Any, Any, Any], Any] | None = None
@@ -245,24 +241,23 @@ def _via_us(dot_us: Callable[[Any, Any, Any, Any], Any]) -> Callable[[Any, Any, 
 
 _AVX512 = Machine(
     "avx512", _avx512_us, _via_us(_avx512_us), _in_one_table(_avx512_rows), 128, 16,
-    lookup_rows=_avx512_rows,
+    lookup_rows=_avx512_rows, dot_words=_avx512_words,
 )  # fmt: skip
 
 MACHINES = {
-    "avx512bf16": replace(
+    "avx512vbmi": replace(
         _AVX512,
-        name="avx512bf16",
-        dot_bf16=_avx512_bf16,
+        name="avx512vbmi",
         lookup64=_of_bytes("llvm.x86.avx512.permvar.qi.512"),
     ),
     "avx512": _AVX512,
     "avxvnni": Machine(
         "avxvnni", _avxvnni_us, _via_us(_avxvnni_us), _in_one_table(_avx2_rows), 128, 8, pins=True,
-        lookup_rows=_avx2_rows,
+        lookup_rows=_avx2_rows, dot_words=_avxvnni_words,
     ),
     "avx2": Machine(
         "avx2", _avx2_us, _avx2_ss, _in_one_table(_avx2_rows), 0, 8, pins=True, narrow=(_avx2_narrow, _avx2_widen),
-        dot_wide=_avx2_wide, lookup_rows=_avx2_rows,
+        dot_wide=_avx2_wide, lookup_rows=_avx2_rows, dot_words=_avx2_words,
     ),
     "neon": Machine("neon", _neon, _neon, _in_one_table(_neon_rows), 0, 4),
     "portable": Machine("portable", _portable(False), _portable(True), _table_by_bits, 0, 4, False, False),

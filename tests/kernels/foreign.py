@@ -22,12 +22,8 @@ TARGETS = {
     "neon": ("aarch64-unknown-linux-gnu", "generic", "+neon,+dotprod,+fullfp16"),
     "avxvnni": ("x86_64-unknown-linux-gnu", "alderlake", "+avxvnni,+avx2,+fma,+f16c,-avx512f"),
     "avx2": ("x86_64-unknown-linux-gnu", "haswell", "+avx2,+fma,+f16c"),
-    "avx512bf16": (
-        "x86_64-unknown-linux-gnu",
-        "znver4",
-        "+avx512f,+avx512bw,+avx512vl,+avx512vnni,+avx512vbmi,+avx512bf16",
-    ),
-    "avx512": ("x86_64-unknown-linux-gnu", "icelake-server", "+avx512f,+avx512bw,+avx512vl,+avx512vnni,+avx512vbmi"),
+    "avx512vbmi": ("x86_64-unknown-linux-gnu", "znver4", "+avx512f,+avx512bw,+avx512vl,+avx512vnni,+avx512vbmi"),
+    "avx512": ("x86_64-unknown-linux-gnu", "cascadelake", "+avx512f,+avx512bw,+avx512vl,+avx512vnni"),
     "portable": ("x86_64-unknown-linux-gnu", "x86-64", ""),
 }
 

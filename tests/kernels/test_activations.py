@@ -24,6 +24,12 @@ F32 = np.float32
 TOKENS = (1, 2, 9, 17)
 
 
+@pytest.fixture(autouse=True)
+def both_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of one token see both terms, also where a machine leaves the second one out (``mode_of_one``)."""
+    monkeypatch.setattr("ggblock.engine.plan.mode_of_one", lambda name, modes, machine: modes[0])
+
+
 def unit_matrix(folder: Path, n: int) -> Weight:
     """F32: products with it are exact and give float activations back."""
     return stored(folder, "f32", np.eye(n, dtype="<f4").view(np.uint8).reshape(n, n, 4), "unit")

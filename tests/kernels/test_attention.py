@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from ggblock.engine.memory import floats
-from ggblock.engine.plan import Builder, multiplies_bf16
+from ggblock.engine.plan import Builder, multiplies_words
+from ggblock.kernels.attention_words import VALUES, WEIGHTS, largest
 from ggblock.models.compiled import LOG2_E, Layers
 from ggblock.models.config import Config
 from ggblock.models.rope import RopeTable
@@ -44,8 +45,8 @@ class Shape:
         return f"{self.group}x{self.kv_heads}x{self.head}-{self.cache}" + ("-int8" if self.modes[1] == "1+" else "")
 
     def short(self, n_tokens: int) -> bool:
-        """Whether the products of so many tokens may be those of bfloat16."""
-        return n_tokens > 1 and self.cache == "f16" and self.modes[1] == "1+" and multiplies_bf16()
+        """Whether the products of so many tokens may be those of int16."""
+        return n_tokens > 1 and self.cache == "f16" and self.modes[1] == "1+" and multiplies_words()
 
 
 class Attention:
@@ -187,7 +188,8 @@ def naive_attention(
     With a cache of 8 bits (``coded``) queries are rounded to multiples of max|q| / 8191 over 32 dimensions: half a step
     times |k| for each. Softmax weights are rounded too: see ``step_of_weights``.
 
-    With products of bfloat16 (``short``) q, k, v and the weights are each off by up to 2**-9 of themselves.
+    With products of int16 (``short``) all are off by half a step: of the largest of a query or key / ``largest``, of a
+    dimension of values and of the weights in 64 positions (up to the batch's last) / ``VALUES`` and / ``WEIGHTS``.
     """
     n, heads, head = q.shape
     group = heads // keys.shape[1]
@@ -203,19 +205,32 @@ def naive_attention(
                 peaks = np.repeat([np.abs(q[t, h][i : i + 32]).max() for i in range(0, head, 32)], 32)[:head]
                 error += (np.abs(k) @ peaks).max() * 0.5 / 8191 * (1 + 1e-3)
             if short:
-                error += 2 * 2.0**-9 * (1 + 1e-2) * (np.abs(k) @ np.abs(q[t, h].astype(np.float64))).max()
+                steps = largest(head)
+                q_step, k_steps = np.abs(q[t, h]).max() / steps, np.abs(k).max(1) / steps
+                sizes = q_step * np.abs(k).sum(1) + k_steps * (np.abs(q[t, h]).sum() + head * q_step)
+                error += sizes.max() / 2 * (1 + 1e-3)
             weights = np.exp2(scores - scores.max())
             lost = step_of_weights(weights, v, slice(low, position + t + 1)) if coded else 0.0
             lost = lost / weights.sum()
-            weights /= weights.sum()
             if short:
-                lost = 2 * 2.0**-9 * (1 + 1e-2) * (weights @ np.abs(v))
+                w_step = blockwise(weights[:, None], slice(0, len(weights)), low) / WEIGHTS
+                v_step = blockwise(values[:, h // group], seen) / VALUES
+                lost = (w_step.T @ np.abs(v) + (weights[:, None] + w_step).T @ v_step)[0] / 2 * (1 + 1e-3)
+                lost = lost / weights.sum()
+            weights /= weights.sum()
             spread = EPS * (scores.max() - scores.min())
             blocks = -(-len(scores) // 16) + 2
             delta = np.log(2) * (2 * error + spread) + (2 + 16 + 21 * blocks) * EPS
             out[t, h] = weights @ v
             bound[t, h] = 2 * delta * (weights @ np.abs(v)) + lost * (1 + 4 * delta)
     return out, bound
+
+
+def blockwise(x: np.ndarray, seen: slice, first: int = 0) -> np.ndarray:
+    """For each row of ``x`` in ``seen`` the largest magnitudes in its 64 positions; row 0 is position ``first``."""
+    at = (np.arange(len(x)) + first) // 64
+    peaks = np.array([np.abs(x[at == block]).max(0) for block in range(at.min(), at.max() + 1)])
+    return peaks[at - at.min()][seen]
 
 
 def step_of_weights(weights: np.ndarray, v: np.ndarray, seen: slice) -> np.ndarray:
@@ -354,6 +369,23 @@ def step8(x: np.ndarray) -> np.ndarray:
     peaks = [x[..., i : i + 32].max(-1, keepdims=True) for i in range(0, x.shape[-1], 32)]
     peak = np.concatenate([np.repeat(p, 32, -1) for p in peaks], -1)[..., : x.shape[-1]]
     return peak * (0.5 / 127 + 2.0**-11) * (1 + 1e-3) + 2.0**-25 * 127
+
+
+def test_words_of_zeros_and_of_tiny_and_large_values_and_what_was_there_before() -> None:
+    """A cache that was full of other values keeps none of them, to the bit; zeros have no step."""
+    shape = SHORT[0]
+    rng = np.random.default_rng(15)
+    q, k, v = tokens(shape, 48, rng)
+    used, fresh = Attention(shape, 2, 96), Attention(shape, 2, 96)
+    for factor in (0.0, 1e-6, 1.0, 1e3):
+        used.run(q, 1e4 * k, 1e4 * v, 0)
+        for n in (5, 16, 37):
+            small = q[:n], np.float32(factor) * k[:n], np.float32(factor) * v[:n]
+            got = used.run(*small, 0)
+            assert np.array_equal(got, fresh.run(*small, 0))
+            keys, values = used.cached(n)
+            expected, bound = naive_attention(used.turned(n), keys, values, 0, 0, False, shape.short(n))
+            assert_close(got, expected, bound + 1e-30)
 
 
 def test_eight_bits_of_zeros_and_of_tiny_and_large_values() -> None:

@@ -21,7 +21,7 @@ DOT = {"neon": r"\bsdot\b", "avxvnni": r"\bvpdpbusd\b"}
 def test_host_and_machines_agree() -> None:
     """``simd.host`` names machines and what the engine must know of them without the code that makes instructions."""
     assert set(host.MACHINES) == set(machines.MACHINES) == set(host.TILE_TOKENS)
-    assert set(host.BF16_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_bf16 is not None}
+    assert set(host.WORD_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_words is not None}
     looks_up = {name for name, m in machines.MACHINES.items() if m.lookup64 or m.lookup_rows}
     assert set(host.TABLE_MACHINES) == looks_up
     assert set(host.PLACE_MACHINES) == {name for name in looks_up if not machines.MACHINES[name].lookup64}
