@@ -1,8 +1,9 @@
 """The two products of attention over many tokens by dot products of int16, from a cache of halves.
 
-For machines that multiply no bfloat16: an instruction does two steps of the microkernel where float32 takes two, and
-converts no halves. A block of keys and of values is rounded once for all queries of an item, into scratch, in pairs of
-neighbours (dimensions of a key, positions of a value) in a lane of 32 bits.
+On x86 an instruction does two steps of the microkernel (two instructions do, without VNNI), where float32 takes an
+instruction each and converts halves again for every micro-tile. A block of keys and of values is rounded once for all
+queries of an item, into scratch, in pairs of neighbours (dimensions of a key, positions of a value) in a lane of 32
+bits.
 
 Whole numbers: a row of queries has a step of its own, so have each key and each dimension of a block's values. The
 largest of its step is ``largest`` or ``VALUES``, so that no sum of products leaves 32 bits. Softmax weights are rounded
