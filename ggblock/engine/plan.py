@@ -125,6 +125,11 @@ class _Buffers:
     tile_meta: int
 
 
+def _rows_of(n: int) -> npt.NDArray[np.int64]:
+    """Room for ``n`` rows of a plan."""
+    return buffer(8 * fields.ROW * n).view(np.int64).reshape(n, fields.ROW)
+
+
 class Plan:
     """Finished rows: run them with ``team``."""
 
@@ -134,7 +139,7 @@ class Plan:
 
     def then(self, other: Plan) -> Plan:
         """One plan that runs both, this one first, each with its own ``state``: threads meet once a token less."""
-        rows = buffer(self.rows.nbytes + other.rows.nbytes).view(np.int64).reshape(-1, fields.ROW)
+        rows = _rows_of(self._n_rows + other._n_rows)
         rows[:] = np.concatenate((self.rows, other.rows))
         rows[self._n_rows - 1, fields.BARRIER] = fields.ALWAYS
         return Plan(rows, self.state, [self, other], self._team)
@@ -142,7 +147,7 @@ class Plan:
     def only(self, kept: list[int]) -> Plan:
         """The rows ``kept``, in their order, as a plan with the same ``state``: threads also wait where rows that are
         left out between them would have made them."""
-        rows = buffer(8 * fields.ROW * len(kept)).view(np.int64).reshape(-1, fields.ROW)
+        rows = _rows_of(len(kept))
         rows[:] = self.rows[kept]
         for i, (at, following) in enumerate(itertools.pairwise(kept)):
             if fields.ALWAYS in self.rows[at:following, fields.BARRIER]:
@@ -419,7 +424,7 @@ class Builder:
 
     def table(self, rows: list[list[Any]], code: dict[str, int]) -> npt.NDArray[np.int64]:
         """``rows`` with addresses in place of kernels' names, arrays and weights: int64 (n_rows, ROW)."""
-        table = buffer(8 * fields.ROW * len(rows)).view(np.int64).reshape(len(rows), fields.ROW)
+        table = _rows_of(len(rows))
         for i, row in enumerate(rows):
             for j, value in enumerate(row):
                 table[i, j] = (

@@ -15,7 +15,7 @@ from numba.core.extending import intrinsic
 
 from ..simd.emit import I32, Emit, llvm_type
 from ..simd.machines import MACHINES, joined
-from ..simd.vec import MACHINE, emit_max, emit_min
+from ..simd.vec import MACHINE, emit_inverse, emit_max, emit_min
 
 TILE = MACHINES[MACHINE].tile_tokens
 BYTES = 128 * TILE  # of 32 float32 columns of a tile
@@ -82,12 +82,10 @@ def pairs_of(e: Emit, parts: list[Any]) -> Any:
 def steps_of(e: Emit, peak: Any) -> tuple[Any, list[Any]]:
     """The steps of codes up to 127 for values up to ``peak``, <n x float>, and what values are multiplied by for codes,
     each in all lanes of a <16 x float>."""
-    b, const = e.b, lambda value: ir.Constant(peak.type, [value] * peak.type.count)
-    inverse = b.fdiv(const(127.0), peak)
-    # zeros, or a denormal scale: zero for every purpose; NaN stays NaN
-    inverse = b.select(b.fcmp_ordered("<", inverse, const(3e38)), inverse, b.fmul(peak, const(0.0)))
+    b = e.b
+    inverse = emit_inverse(e, 127.0, peak)
     factors = [e.splat(b.extract_element(inverse, ir.Constant(I32, t))) for t in range(peak.type.count)]
-    return b.fmul(peak, const(1 / 127)), factors
+    return b.fmul(peak, ir.Constant(peak.type, [1 / 127] * peak.type.count)), factors
 
 
 def write_meta(e: Emit, to: Any, d: Any, sums: list[Any], pairs: list[Any], scale: Any = None) -> None:

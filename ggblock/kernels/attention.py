@@ -5,8 +5,8 @@ pass by. One token: an item is a KV head and a chunk of its context (``shapes.ch
 ``combine`` merges the chunks. Chunks lie at fixed positions: results do not depend on the number of threads.
 
 Cache layout: see ``rope``; with 8 bits the two products are those of ``attention_q8_0``, and those of many tokens may
-be those of ``attention_words``. All other arithmetic is float32. Queries come scaled by log2(e),
-so the softmax is in powers of two.
+be those of ``attention_words``. All other arithmetic is float32. Queries come scaled by log2(e), so the softmax is in
+powers of two.
 A masked score is -3e38: its weight is 2**-126 of the largest, which is nothing; a block in which a row sees nothing
 leaves a sum that the first real score multiplies by zero.
 """

@@ -7,6 +7,7 @@ floats at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from numba.core import types
@@ -29,10 +30,11 @@ def chains_of(rows: int, panels: int) -> int:
 
 def _sums(
     e: Emit, a: Any, b: Any, n: Any, *, a_stride: int, step: int, rows: int, panels: int, chains: int, far: int,
-    operand: Callable[[Any, int, int], Any], kind: str, multiply: Callable[[Any, Any, Any], Any], start: list[Any],
-) -> list[list[Any]]:  # fmt: skip
-    """Sums of ``n`` steps (a multiple of 8), by row and panel the chains of each. ``operand(at, k, j)``: step ``k`` of
-    panel ``j`` of B; ``kind``: of an element of A; ``multiply(sum, a, b)``."""
+    operand: Callable[[Any, int, int], Any], kind: str, multiply: Callable[[Any, Any, Any], Any],
+    add: Callable[[Any, Any], Any], start: list[Any],
+) -> list[Any]:  # fmt: skip
+    """Sums of ``n`` steps (a multiple of 8), by row and panel. ``operand(at, k, j)``: step ``k`` of panel ``j`` of B;
+    ``kind``: of an element of A; ``multiply(sum, a, b)``; ``add``: of two chains; ``start``: all chains of each."""
     line = max(1, 64 // step)
 
     def body(i: Any, v: Any) -> Any:
@@ -51,7 +53,7 @@ def _sums(
         return [e.at(pa, 32), e.at(pb, 8 * step), *sums]
 
     sums = e.loop(e.i64(0), n, 8, [a, b, *start], body)[2:]
-    return [sums[i : i + chains] for i in range(0, len(sums), chains)]
+    return [reduce(add, sums[i : i + chains]) for i in range(0, len(sums), chains)]
 
 
 @intrinsic(prefer_literal=True)
@@ -95,12 +97,10 @@ def outer(typingctx, a, a_stride, b, b_step, b_apart, panels, kind, n, c, c_stri
 
         found = _sums(
             e, args[0], args[2], args[7], a_stride=sa, step=sb, rows=r, panels=p, chains=chains, far=far,
-            operand=operand, kind="f32", multiply=lambda total, x, w: e.fma(x, w, total), start=start,
+            operand=operand, kind="f32", multiply=lambda total, x, w: e.fma(x, w, total),
+            add=builder.fadd, start=start,
         )  # fmt: skip
-        for i, mine in enumerate(found):
-            total = mine[0]
-            for other in mine[1:]:
-                total = builder.fadd(total, other)
+        for i, total in enumerate(found):
             e.store(out, i // p * sc + 64 * (i % p), total)
         return c_.get_dummy_value()
 
@@ -138,12 +138,10 @@ def outer_words(
         found = _sums(
             e, args[0], args[2], args[6], a_stride=sa, step=sb, rows=r, panels=p, chains=chains, far=0,
             operand=lambda pb, k, j: e.load(pb, k * sb + j * apart, lanes), kind="i32",
-            multiply=lambda total, x, w: e.dot_words(total, w, x), start=[e.zero(lanes)] * (r * p * chains),
+            multiply=lambda total, x, w: e.dot_words(total, w, x), add=builder.add,
+            start=[e.zero(lanes)] * (r * p * chains),
         )  # fmt: skip
-        for i, mine in enumerate(found):
-            total = mine[0]
-            for other in mine[1:]:
-                total = builder.add(total, other)
+        for i, total in enumerate(found):
             factor = builder.fmul(e.splat_load(args[11], i // p * sf, "f32"), e.load(args[13], 64 * (i % p), F))
             at = i // p * sc + 64 * (i % p)
             total = e.i_to_f32(total)

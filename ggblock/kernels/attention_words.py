@@ -30,7 +30,7 @@ from numba.core.extending import intrinsic
 from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
-from ..simd.vec import MACHINE, Vec, load, max_of, rolled, splat, store, vabs, vmax, zero
+from ..simd.vec import MACHINE, Vec, emit_inverse, load, max_of, rolled, splat, store, vabs, vmax, zero
 from . import shapes
 from .attention_products import outer_words
 from .attention_q8_0 import inverse
@@ -88,8 +88,7 @@ def steps_of(typingctx, halves, n, stride, most, to, factor):
         peak = e.loop(e.i64(0), a[1], 1, [a[0], e.zero("i16x16")], body)[1]
         peak = e.half_to_f32(e.bitcast(peak, "f16x16"))
         e.store(a[4], 0, b.fmul(peak, e.const(F, 1.0 / largest_code / times)))
-        found = b.fdiv(e.const(F, float(largest_code)), peak)
-        return b.select(b.fcmp_ordered("<", found, e.const(F, 3e38)), found, b.fmul(peak, e.zero(F)))
+        return emit_inverse(e, float(largest_code), peak)
 
     return Vec("f32", 16)(types.int64, types.int64, stride, most, types.int64, factor), codegen
 
@@ -151,45 +150,41 @@ def make_products(size: int, rows: int, block_keys: int) -> tuple[Any, Any]:
     at_once = 2 if wide else 1
     several = at_once if padded % (16 * at_once) == 0 else 1
 
-    @inline
-    def scores(q, keys, n_keys, p):
-        steps, done = keys + 2 * behind, np.int64(0)
-        if at_once > 1:
-            while done + 16 * at_once <= n_keys:
-                outer_words(
-                    q,
-                    row_bytes,
-                    keys + done // 16 * panel,
-                    64,
-                    panel,
-                    at_once,
-                    padded // 2,
-                    p + 4 * done,
-                    score_bytes,
-                    rows,
-                    0,
-                    q + 2 * padded,
-                    row_bytes,
-                    steps + 4 * done,
-                )
-                done += 16 * at_once
-        while done < n_keys:
+    def of_panels(panels):
+        """Scores of ``panels`` times 16 keys from ``first`` on."""
+
+        @inline
+        def multiply(q, keys, first, p):
             outer_words(
                 q,
                 row_bytes,
-                keys + done // 16 * panel,
+                keys + first // 16 * panel,
                 64,
                 panel,
-                1,
+                panels,
                 padded // 2,
-                p + 4 * done,
+                p + 4 * first,
                 score_bytes,
                 rows,
                 0,
                 q + 2 * padded,
                 row_bytes,
-                steps + 4 * done,
+                keys + 2 * behind + 4 * first,
             )
+
+        return multiply
+
+    several_panels, one_panel = of_panels(at_once), of_panels(1)
+
+    @inline
+    def scores(q, keys, n_keys, p):
+        done = np.int64(0)
+        if at_once > 1:
+            while done + 16 * at_once <= n_keys:
+                several_panels(q, keys, done, p)
+                done += 16 * at_once
+        while done < n_keys:
+            one_panel(q, keys, done, p)
             done += 16
 
     @inline
