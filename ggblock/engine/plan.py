@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fields
-from ..kernels.families import form_of, mode_of_one
+from ..kernels.families import family, form_of, levels, mode_of_many, mode_of_one
 from ..simd.host import TILE_TOKENS, WORD_MACHINES, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
@@ -110,7 +110,7 @@ class Activations:
     k: int
     operands: list[Any]
     split: bool = False
-    emitted: set[tuple[str, str]] = field(default_factory=set)
+    emitted: dict[tuple[str, str], list[Any]] = field(default_factory=dict)  # its rows, by place and form
     tables: dict[str, list[Any]] = field(default_factory=dict)  # rows that write tables of them, by kernel
 
 
@@ -284,8 +284,7 @@ class Builder:
         b = self._activations(form, a.k)
         thread_q, thread_meta = (0, 0) if a.split else (b.thread_q, b.thread_meta)
         if (self.place, form) not in a.emitted:
-            a.emitted.add((self.place, form))
-            self._row(
+            a.emitted[self.place, form] = self._row(
                 f"{a.kernel}/{modes[0]}/{modes[1]}",
                 fields.ALWAYS if a.split else fields.BATCH,
                 a.k,
@@ -297,14 +296,20 @@ class Builder:
                 b.tile_q,
                 b.tile_meta,
                 *a.operands,
+                *[0] * (fields.LEVELS - 8 - len(a.operands)),
+                bits_of(fields.MOST_LEVELS),
             )
         self.weights.append(w)
         if bias is not None:
             self.keep.append(bias)
         one = self._mode_of_one(w, modes, bias is not None)
         tables = self._tables(one, a, b, thread_q, thread_meta, w) if one in fields.TABLED else (0, 0, 0)
+        many = mode_of_many(w.family, modes, host()) if self.place == "cpu" else modes[1]
+        if many == "1p":
+            row, at = a.emitted[self.place, form], fields.A + fields.LEVELS
+            row[at] = min(row[at], bits_of(levels(family(w.family))))  # positive floats compare as their bits do
         self._row(
-            f"matmul/{w.family}/{one}/{modes[1]}",
+            f"matmul/{w.family}/{one}/{many}",
             fields.NEVER,
             w,
             w.n_panels,
@@ -325,7 +330,7 @@ class Builder:
             *tables,
             self.shares(),
             self._panels_a_piece(w),
-            *self._unpacking(w),
+            *self._unpacking(w, many),
             max(1, w.slices[0][1]),
         )
 
@@ -392,7 +397,7 @@ class Builder:
             return 0
         return max(1, PIECE_BYTES // w.panel_bytes) if len(w.slices) == 1 else SLICED_PANELS
 
-    def _unpacking(self, w: Weight) -> tuple[Any, int, int]:
+    def _unpacking(self, w: Weight, mode: str) -> tuple[Any, int, int]:
         """(room for unpacked panels, a thread's share of it in bytes, how many panels tiles of tokens go through at a
         time), so that activations come from the third level of cache once for all of them.
 
@@ -400,10 +405,10 @@ class Builder:
         on one core of Zen 4.
         """
         share = max(1, w.n_panels // self.n_threads)
-        if w.is_float or self.modes[1] == "f":
+        if w.is_float or mode == "f":
             return 0, 0, min(share, max(1, UNPACKED_BYTES // w.panel_bytes))
-        together = min(share, max(2, UNPACKED_BYTES // w.unpacked_bytes))
-        size = round_up(together * w.unpacked_bytes, 64)
+        together = min(share, max(2, UNPACKED_BYTES // w.unpacked_bytes(mode)))
+        size = round_up(together * w.unpacked_bytes(mode), 64)
         if size not in self._rooms:
             self._rooms[size] = buffer(size * self.n_threads)
         return self._rooms[size], size, together

@@ -111,10 +111,9 @@ class Weight:
         """Bytes of such a block."""
         return sum(n_bytes for _, n_bytes, _ in self.units)
 
-    @property
-    def unpacked_bytes(self) -> int:
-        """Of a panel as many tokens read it (``kernels.unpacked``)."""
-        return -(-self.n_cols // 32) * families.unit_bytes(families.family(self.family), host().machine)
+    def unpacked_bytes(self, mode: str) -> int:
+        """Of a panel as many tokens in ``mode`` read it (``kernels.unpacked``)."""
+        return -(-self.n_cols // 32) * families.unit_bytes(families.family(self.family), host().machine, mode)
 
     @property
     def is_float(self) -> bool:

@@ -4,7 +4,7 @@ Few columns of a trained model's activations are far larger than the others, mos
 such a column is among 32, their step is its own, and the others are told apart poorly. So of four columns, the ones
 with the largest values in the tile, codes may have 15 bits::
 
-    x = d (q + 128 high)        d from the largest of the other 28 columns
+    x = d (q + 128 high)        d from the largest of the other 28 columns, whose codes are up to ``levels``
 
 and the product of the weights with ``high``, one dot product more for each token, is added 128 times.
 
@@ -24,7 +24,9 @@ from numba.core import types
 from numba.core.extending import intrinsic
 
 from ..simd.emit import I32, Emit
+from ..simd.host import PAIR_MACHINES
 from ..simd.vec import MACHINE, emit_max, tree
+from . import winograd
 from .activation_tiles import (
     TILE,
     byte_codes,
@@ -64,14 +66,14 @@ def _largest_group(e: Emit, sizes: list[list[Any]]) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def quantize_apart(typingctx, x, q, high, meta, limit):
+def quantize_apart(typingctx, x, q, high, meta, levels, limit):
     """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``x``, with four of them apart, written over what
-    ``activation_tiles.quantize_tile`` has written: if the squares of the steps, summed over the tokens, are less so by
-    more than ``limit``."""
+    ``activation_tiles.quantize_tile`` has written with as many ``levels``: if the squares of the steps, summed over the
+    tokens, are less so by more than ``limit``."""
 
     def codegen(c, builder, s, args):
         e, b = Emit(builder, MACHINE), builder
-        source, first, second, to, least = args
+        source, first, second, to, most, least = args
         name = f"f32x{TILE}"
         const = lambda value: e.const(name, value)  # noqa: E731
         halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
@@ -85,10 +87,11 @@ def quantize_apart(typingctx, x, q, high, meta, limit):
             largest(e, [emit_max(e, v, w) for v, w in zip(*two, strict=True)]) for two in (sizes, rest)
         )
         other = emit_max(e, other, b.fmul(peak, const(1 / HIGH)))
-        less = b.fmul(e.fma(peak, peak, b.fneg(b.fmul(other, other))), const(127.0**-2))
+        squared = e.splat(b.fmul(most, most), TILE)
+        less = b.fdiv(e.fma(peak, peak, b.fneg(b.fmul(other, other))), squared)
         with b.if_then(b.fcmp_ordered(">", tree(e, less, b.fadd), least)):
-            d, factors = steps_of(e, other)
-            sums, parts_high, pairs = [], [], []
+            d, factors = steps_of(e, other, most)
+            sums, parts_high, pairs, paired = [], [], [], []
             for i, values in enumerate(halves):
                 whole = [e.rint(b.fmul(v, f)) for v, f in zip(values, factors, strict=True)]
                 upper = [e.rint(b.fmul(v, e.const("f32x16", 1 / HIGH))) for v in whole]
@@ -96,7 +99,10 @@ def quantize_apart(typingctx, x, q, high, meta, limit):
                 lower = [e.fma(v, e.const("f32x16", -HIGH), w) for v, w in zip(upper, whole, strict=True)]
                 parts, highs = (turned(e, [byte_codes(e, v) for v in v16]) for v16 in (lower, upper))
                 store_half(e, first, i, parts)
-                sums.append(b.add(sums_of(e, parts), e.shl(sums_of(e, highs), HIGH_BITS)))
+                high_sums = sums_of(e, highs)
+                sums.append(b.add(sums_of(e, parts), e.shl(high_sums, HIGH_BITS)))
+                if e.machine.name in PAIR_MACHINES:
+                    paired.append(winograd.words_apart(e, winograd.words_of(e, parts, TILE), high_sums))
                 parts_high.append(highs)
                 if e.machine.narrow:
                     pairs.append((pairs_of(e, parts), pairs_of(e, highs)))
@@ -106,7 +112,7 @@ def quantize_apart(typingctx, x, q, high, meta, limit):
             if pairs:
                 e.store(second, 4 * TILE, b.add(pairs[0][1], pairs[1][1]))
             e.store(second, 8 * TILE, number)
-            write_meta(e, to, d, sums, [of_lower for of_lower, _ in pairs], b.fneg(d))
+            write_meta(e, to, d, sums, [of_lower for of_lower, _ in pairs], paired, b.fneg(d))
         return c.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, types.int64, types.float32), codegen
+    return types.void(*[types.int64] * 4, types.float32, types.float32), codegen

@@ -14,8 +14,11 @@ from numba.core import types
 from numba.core.extending import intrinsic
 
 from ..simd.emit import I32, Emit, llvm_type
+from ..simd.host import PAIR_MACHINES
 from ..simd.machines import MACHINES, joined
 from ..simd.vec import MACHINE, emit_inverse, emit_max, emit_min
+from . import winograd
+from .fields import MOST_LEVELS, PAIRED
 
 TILE = MACHINES[MACHINE].tile_tokens
 BYTES = 128 * TILE  # of 32 float32 columns of a tile
@@ -79,18 +82,22 @@ def pairs_of(e: Emit, parts: list[Any]) -> Any:
     return e.b.sub(e.zero(f"i16x{2 * TILE}"), folded(e, sums, 2 * TILE))
 
 
-def steps_of(e: Emit, peak: Any) -> tuple[Any, list[Any]]:
-    """The steps of codes up to 127 for values up to ``peak``, <n x float>, and what values are multiplied by for codes,
-    each in all lanes of a <16 x float>."""
-    b = e.b
-    inverse = emit_inverse(e, 127.0, peak)
-    factors = [e.splat(b.extract_element(inverse, ir.Constant(I32, t))) for t in range(peak.type.count)]
-    return b.fmul(peak, ir.Constant(peak.type, [1 / 127] * peak.type.count)), factors
+def steps_of(e: Emit, peak: Any, levels: Any = None) -> tuple[Any, list[Any]]:
+    """The steps of codes up to ``levels`` (a float, 127 where it is None) for values up to ``peak``, <n x float>, and
+    what values are multiplied by for codes, each in all lanes of a <16 x float>."""
+    b, n = e.b, peak.type.count
+    most = e.splat(e.const("f32", float(MOST_LEVELS)) if levels is None else levels, n)
+    inverse = emit_inverse(e, most, peak)
+    factors = [e.splat(b.extract_element(inverse, ir.Constant(I32, t))) for t in range(n)]
+    return b.fmul(peak, b.fdiv(ir.Constant(peak.type, [1.0] * n), most)), factors
 
 
-def write_meta(e: Emit, to: Any, d: Any, sums: list[Any], pairs: list[Any], scale: Any = None) -> None:
+def write_meta(
+    e: Emit, to: Any, d: Any, sums: list[Any], pairs: list[Any], paired: list[Any], scale: Any = None
+) -> None:
     """The words of a tile's 32 columns: ``sums`` of codes of their halves, <TILE x i32>, times ``d``, and what products
-    start with; ``scale``: what stands for ``d`` itself, if not ``d``."""
+    start with; ``scale``: what stands for ``d`` itself, if not ``d``. ``paired``: ``winograd.words_of`` both halves, on
+    machines that have these."""
     b = e.b
     sums = [b.add(*sums), *sums]
     starts = [b.add(*pairs), *pairs] if pairs else [b.sub(e.zero(f"i32x{TILE}"), e.shl(n, 7)) for n in sums]
@@ -98,19 +105,22 @@ def write_meta(e: Emit, to: Any, d: Any, sums: list[Any], pairs: list[Any], scal
     for row, (n, start) in enumerate(zip(sums, starts, strict=True), 1):
         e.store(to, 4 * TILE * row, b.fmul(d, b.sitofp(n, llvm_type(f"f32x{TILE}"))))
         e.store(to, 4 * TILE * (row + 3), start)
+    if paired:
+        e.store(to, 4 * TILE * PAIRED, b.add(*paired))
 
 
 @intrinsic(prefer_literal=True)
-def quantize_tile(typingctx, x, q, q2, meta, two):
-    """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``x``, as one or two terms of int8; see ``activations``."""
+def quantize_tile(typingctx, x, q, q2, meta, levels, two):
+    """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``x``, as one or two terms of int8, the first of codes up to
+    ``levels``; see ``activations``."""
     both = two.literal_value
 
     def codegen(c, builder, s, args):
         e, b = Emit(builder, MACHINE), builder
-        source, first, second, to = args[:4]
+        source, first, second, to, most = args[:5]
         halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
         peak = largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)])
-        (d, factors), sums, rests, pairs = steps_of(e, peak), [], [], []
+        (d, factors), sums, rests, pairs, paired = steps_of(e, peak, most), [], [], [], []
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
             rounded = [e.rint(v) for v in steps]
@@ -119,6 +129,8 @@ def quantize_tile(typingctx, x, q, q2, meta, two):
             sums.append(sums_of(e, parts))
             if e.machine.narrow:
                 pairs.append(pairs_of(e, parts))
+            if e.machine.name in PAIR_MACHINES:
+                paired.append(winograd.words_of(e, parts, TILE))
             if both:
                 rest = [byte_codes(e, remainder(e, v, r)) for v, r in zip(steps, rounded, strict=True)]
                 parts = turned(e, rest)
@@ -127,10 +139,10 @@ def quantize_tile(typingctx, x, q, q2, meta, two):
         if both:
             sums = [b.add(e.shl(n, 8), rest) for n, rest in zip(sums, rests, strict=True)]
             d = b.fmul(d, e.const(f"f32x{TILE}", 1 / 256))
-        write_meta(e, to, d, sums, pairs)
+        write_meta(e, to, d, sums, pairs, paired)
         return c.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, types.int64, two), codegen
+    return types.void(types.int64, types.int64, types.int64, types.int64, types.float32, two), codegen
 
 
 def byte_codes(e: Emit, whole: Any) -> Any:

@@ -5,7 +5,8 @@ matrix product; with more, the threads share the tiles of tokens.
 
 Formulas: RMS norm ``x * w / sqrt(mean(x**2) + eps)`` (Zhang & Sennrich 2019); SiLU ``x / (1 + exp(-x))``; GELU in its
 tanh form (Hendrycks & Gimpel 2016). Quantization of 32 values: ``d = max|x| / 127``, ``q = round(x / d)``; with two
-terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127].
+terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127]. Tiles of tokens may have fewer
+levels than 127 (``winograd``): operand ``fields.LEVELS`` of every row.
 
 Mode "1+" (many tokens): one term, and four of 32 columns with more bits (``activation_apart``) where that saves more
 than ``APART`` of the rounding error of a tile's tokens, the sum of their ``d**2``. Few columns of a trained model's
@@ -40,7 +41,7 @@ from .activation_apart import quantize_apart
 from .activation_blocks import BLOCKS, quantize_blocks
 from .activation_tiles import BYTES, TILE, quantize_tile
 from .args import arg, arg_f32, larger, smaller, state, word_stride
-from .fields import APART, META, N_TOKENS
+from .fields import APART, LEVELS, META, N_TOKENS
 
 F = "f32x16"
 
@@ -123,12 +124,13 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
         whole = np.float32(0)
         for k in range(n32):
             whole += squares(meta + k * 4 * META * TILE)
+        levels = arg_f32(op, LEVELS)
         least, average = np.float32(APART) * whole, np.float32(1) / np.float32(n32) * whole
         for k in range(n32):
             at = meta + k * 4 * META * TILE
             if squares(at) > larger(least, average):
                 fill(op, tile, n_tokens, k, factors, x)
-                quantize_apart(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, least)
+                quantize_apart(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, levels, least)
 
     def write(op, thread, n_threads):
         n32 = (arg(op, 0) + 31) // 32
@@ -150,7 +152,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 for k in range(first, last, BLOCKS):  # the last takes some that are done again, to the same result
                     write_blocks(op, n32, larger(np.int64(0), smaller(k, last - BLOCKS)), f, q, q2, meta)
         else:
-            n_tiles = (n_tokens + TILE - 1) // TILE
+            n_tiles, levels = (n_tokens + TILE - 1) // TILE, arg_f32(op, LEVELS)
             x = stack(BYTES)
             for tile in range(n_tiles * thread // n_threads, n_tiles * (thread + 1) // n_threads):
                 q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)
@@ -169,7 +171,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                             write_floats(a, b, q + k * 128 * TILE + 4 * slot, TILE)
                     else:
                         at = k * 32 * TILE
-                        quantize_tile(x, q + at, q2 + at, meta + k * 4 * META * TILE, two)
+                        quantize_tile(x, q + at, q2 + at, meta + k * 4 * META * TILE, levels, two)
                 if mixed:
                     set_apart(op, tile, n32, n_tokens, factors, x)
 

@@ -88,7 +88,7 @@ def steps_of(typingctx, halves, n, stride, most, to, factor):
         peak = e.loop(e.i64(0), a[1], 1, [a[0], e.zero("i16x16")], body)[1]
         peak = e.half_to_f32(e.bitcast(peak, "f16x16"))
         e.store(a[4], 0, b.fmul(peak, e.const(F, 1.0 / largest_code / times)))
-        return emit_inverse(e, float(largest_code), peak)
+        return emit_inverse(e, e.const("f32x16", float(largest_code)), peak)
 
     return Vec("f32", 16)(types.int64, types.int64, stride, most, types.int64, factor), codegen
 

@@ -25,9 +25,15 @@ SHARE_LINE = 64  # bytes of what ``shares`` knows of a thread's share
 #: three that depend: where tiles of tokens read them, whole numbers, -128 * sum of all, of the first 16, of the last
 #: 16, or where products are first summed in int16 (``Machine.narrow``) two int16 each, -1 * sum of the first term of
 #: the first two and of the last two of every four columns; of one token with two terms, floats, scale * the same sums
-#: of the first term alone.
-META = 7
+#: of the first term alone. Last, where tiles of tokens read it on ``simd.host.PAIR_MACHINES``, a whole number, what
+#: ``winograd`` adds to the products of all.
+META = 8
+PAIRED = 7  # the word that it is
 SCALES = 4  # the first four alone
+
+#: The operand of rows that write activations, a float: levels on each side of zero of a tile's first term.
+LEVELS = ROW - A - 1
+MOST_LEVELS = 127
 
 #: Bytes of the tables of one token's 128 columns: see ``sign_tables``.
 TABLES = 576

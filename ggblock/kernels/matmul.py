@@ -9,7 +9,7 @@ with ``d`` the activations' scale per 32 and ``s = d * sum(q)``. Two terms of ac
 about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With float activations (reference mode) codes
 become floats instead and nothing is rounded to integers. In mode "1+" more bits count where they are worth it: of a
 tile four of 32 columns have them (``activation_apart``), of one token blocks with a large scale have a second term
-(``block_products``).
+(``block_products``). Mode "1p" is "1+" of tiles with half the dot products (``winograd``).
 
 For one token the memory is what takes time, and nothing here prefetches: hardware does it best, at the full bandwidth,
 where a kernel reads strictly forward, line after line. That is what the order of ``format.panels`` is for, and why one
@@ -134,24 +134,24 @@ def tile(
 
 
 @intrinsic(prefer_literal=True)
-def unpack(typingctx, w, second, to, n_blocks, family):
-    """A panel of ``n_blocks`` whole blocks, and the tail that ``family`` may name, as units at ``to``. ``second``: of a
-    family in two parts, where the panel lies in the second region."""
+def unpack(typingctx, w, second, to, n_blocks, family, mode):
+    """A panel of ``n_blocks`` whole blocks, and the tail that ``family`` may name, as units at ``to`` for
+    ``tile_of_units`` in ``mode``. ``second``: of a family in two parts, where the panel lies in the second region."""
     fam, last = families.family(family.literal_value), families.tail(family.literal_value)
-    sig = types.void(*[types.int64] * 4, family)
+    sig, how = types.void(*[types.int64] * 4, family, mode), mode.literal_value
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
 
         def body(i: Any, carried: Any) -> list[Any]:
             p, rest, out = carried
-            unpacked.emit_unpack(e, fam, families.place(fam, p, rest), out)
-            size = fam.block // 32 * families.unit_bytes(fam, MACHINE)
+            unpacked.emit_unpack(e, fam, families.place(fam, p, rest), out, how)
+            size = fam.block // 32 * families.unit_bytes(fam, MACHINE, how)
             return [e.at(p, fam.n_bytes * 16), e.at(rest, families.second_bytes(fam)), e.at(out, size)]
 
         p, _, out = e.loop(e.i64(0), a[3], 1, a[:3], body)
         if last:
-            unpacked.emit_unpack(e, last, p, out)
+            unpacked.emit_unpack(e, last, p, out, how)
         return c.get_dummy_value()
 
     return sig, codegen
@@ -164,8 +164,8 @@ def tile_of_units(
 ):  # fmt: skip
     """16 rows by ``tokens`` tokens, the first ones of a tile of ``pitch``, over ``n_units`` units (``unpacked``). ``y``
     and ``bias`` as of ``tile``; ``mode``: "1" or "2" terms of activations, or "1+", four columns apart where
-    ``activations`` says so. ``following``: address of the panel that will be unpacked in place of this one, which is
-    brought into the second level of cache meanwhile; or 0.
+    ``activations`` says so, or "1p", that by half the dot products (``winograd``). ``following``: address of the panel
+    that will be unpacked in place of this one, which is brought into the second level of cache meanwhile; or 0.
     ``rows``: "whole", or of that panel every ``slice_units`` lie ``jump`` bytes further on.
     """
     fam, n_tokens, how = families.family(family.literal_value), tokens.literal_value, mode.literal_value
@@ -187,7 +187,7 @@ def tile_of_units(
                     e.prefetch(at, 64 * line, 2)
             sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, sums, place), apart)
             q_step = unpacked.Q_STEP * apart
-            size = families.unit_bytes(fam, MACHINE)
+            size = families.unit_bytes(fam, MACHINE, how)
             return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * apart), *sums]
 
         # where accumulators fill the registers LLVM would move sums to memory and back twice a unit
@@ -229,7 +229,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     fam = families.family(family)
     in_floats = many == "f" or isinstance(fam, families.FloatFamily)
     loud = np.float32(0 if in_floats else families.loud(fam))
-    each_unit = 0 if in_floats else families.unit_bytes(fam, MACHINE)
+    each_unit = 0 if in_floats else families.unit_bytes(fam, MACHINE, many)
     second, sliced, block_columns = families.second_bytes(fam), one in SLICED, int(fam.block)
     rows = "slices" if sliced else "whole"
     block_bytes = 0 if in_floats else 16 * fam.n_bytes
@@ -307,7 +307,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
             n_blocks = smaller(arg(op, 24), arg(op, 2) - begin)
             for panel in range(first, end):
                 to = room + (panel - first) * size + begin * (block_columns // 32 * each_unit)
-                unpack(place_of(op, panel, begin, n_blocks), np.int64(0), to, n_blocks, family)
+                unpack(place_of(op, panel, begin, n_blocks), np.int64(0), to, n_blocks, family, many)
             begin += arg(op, 24)
 
     @inline
@@ -315,7 +315,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         room, size = arg(op, 21) + thread * arg(op, 22), n32 * each_unit
         for panel in range(first, end):
             rest = second_part(op, panel, second) if second else np.int64(0)
-            unpack(arg(op, 0) + panel * arg(op, 3), rest, room + (panel - first) * size, arg(op, 2), family)
+            unpack(arg(op, 0) + panel * arg(op, 3), rest, room + (panel - first) * size, arg(op, 2), family, many)
 
     make_units = units_of_slices if sliced else units_of_whole_rows
 

@@ -14,8 +14,9 @@ units hold these products, exactly: a block then has one scale, and its sub-bloc
 
 A *unit* is 32 columns of 16 rows: the codes as the machine multiplies them, bytes (8, 16 rows, 4 columns); the scales
 of its sub-blocks, float32 (32 / sub, 16), or of the block in the first place; where the family has offsets, these, of
-the same shape. Where dot products are several instructions codes and scales may look otherwise (``narrow``). What a row
-lacks in its last unit, where it ends in 16 columns, has scale and offset zero.
+the same shape. Codes and scales may look otherwise where dot products are several instructions (``narrow``) or half of
+them are enough (``winograd``). What a row lacks in its last unit, where it ends in 16 columns, has scale and offset
+zero.
 """
 
 from __future__ import annotations
@@ -27,23 +28,28 @@ from typing import Any
 from llvmlite import ir
 
 from ..simd.emit import Emit
-from . import families, narrow
+from . import families, narrow, winograd
 from .block_products import dot_of, dots, group_of, shift_of, sum_word, together
 from .fields import HIGH_BITS, META
 from .shapes import UNIT_CODES
 
 
-def emit_unpack(e: Emit, fam: Any, p: Any, to: Any) -> None:
-    """The panel block of ``fam`` at ``p`` as whole units at ``to``."""
-    shared, size, each = fam.prepare(e, p), families.unit_bytes(fam, e.machine.name), 32 // fam.sub
+def emit_unpack(e: Emit, fam: Any, p: Any, to: Any, mode: str) -> None:
+    """The panel block of ``fam`` at ``p`` as whole units at ``to``, for many tokens in ``mode``."""
+    shared, size, each = fam.prepare(e, p), families.unit_bytes(fam, e.machine.name, mode), 32 // fam.sub
     n_subs, n_scales = fam.block // fam.sub, 32 // (_folded(e, fam) or fam).sub
-    scales, low = families.scales_at(fam, e.machine.name), None
+    scales, low, added = families.scales_at(fam, e.machine.name), None, None
     for s in range(-(-n_subs // each) * each):
         unit, within = s // each * size, s % each
         if s < n_subs:
-            codes, scale, offset = _sub_block(e, fam, p, shared, s)
+            codes, scale, offset = _sub_block(e, fam, p, shared, s, mode)
         else:
             codes, scale, offset = [e.zero("i8x64")] * len(codes), e.zero("f32x16"), e.zero("f32x16")
+        if mode == "1p":
+            number = winograd.emit_codes(e, fam, e.at(to, unit + 16 * within * fam.sub), codes)
+            added = e.b.add(added, number) if within else number
+            e.store(to, unit + scales + families.float_bytes(fam), added)
+            codes, offset = [], winograd.emit_offset(e, fam, scale, offset)
         for k, value in enumerate(codes):
             half, group = divmod(k, fam.sub // 4)
             e.store(to, unit + UNIT_CODES * half + 64 * (within * fam.sub // 4 + group), value)
@@ -59,12 +65,14 @@ def emit_unpack(e: Emit, fam: Any, p: Any, to: Any) -> None:
             e.store(to, unit + scales + 64 * (each + within), offset)
 
 
-def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int) -> tuple[list[Any], Any, Any]:
+def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int, mode: str) -> tuple[list[Any], Any, Any]:
     """(codes, scale, offset) of sub-block ``s`` as units have them; a folded one has the scale of the block."""
     (scale, offset), folded = fam.complete(e, p, shared, s), _folded(e, fam)
     if folded:
         whole = fam.whole(e, shared)[0]
         return fam.folded_codes(e, p, shared, s), e.b.fneg(whole) if folded.signed else whole, offset
+    if mode == "1p":
+        return [fam.codes(e, p, s, k) for k in range(fam.sub // 4)], scale, offset
     lift = _lift(e, fam)
     scale = e.b.fmul(scale, e.const("f32x16", 2.0**-lift)) if lift else scale
     if families.in_halves(fam, e.machine.name):
@@ -177,7 +185,7 @@ def _upper(e: Emit, unit: Any, p: Any, high: Any, tokens: int, pitch: int) -> li
 
 def _add(
     e: Emit, fam: Any, p: Any, bases: tuple[Any, ...], *, meta: Any, tokens: int, pitch: int, sums: Sums,
-    high: Any = None,
+    mode: str, high: Any = None,
 ) -> list[Any]:  # fmt: skip
     """Adds to the sums of all tokens what a unit adds with the terms of activations at ``bases``; returns them unless
     they are in memory. ``high``: four columns stand apart (``activation_apart``), and the scale is negative."""
@@ -186,6 +194,8 @@ def _add(
     if e.machine.narrow:
         assert pitch == tokens
         steps = narrow.steps(e, fam, p, bases, meta, tokens, with_offset, high)
+    elif mode == "1p":
+        steps = iter([(*winograd.step(e, fam, p, bases[0], meta, tokens, pitch, high), with_offset, [])])
     else:
         steps = _steps(e, _folded(e, fam) or fam, p, bases, meta, tokens, pitch, with_offset, high)
     for values, factor, subs, taken in steps:
@@ -205,9 +215,9 @@ def emit_unit(
     e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: Sums, pitch: int = 0
 ) -> list[Any]:
     """The unit at ``p`` against ``tokens`` tokens, the first of a tile of ``pitch``, if these are more; returns the new
-    sums. ``mode``: "1", "2" or "1+" (``matmul``)."""
-    add = partial(_add, e, fam, p, meta=meta, tokens=tokens, pitch=pitch or tokens, sums=sums)
-    if mode != "1+":
+    sums. ``mode``: "1", "2", "1+" or "1p" (``matmul``)."""
+    add = partial(_add, e, fam, p, meta=meta, tokens=tokens, pitch=pitch or tokens, sums=sums, mode=mode)
+    if mode not in ("1+", "1p"):
         return add((q, q2)[: int(mode)])
     # a negative scale says that four columns stand apart, to all tokens of the tile
     apart = e.b.icmp_signed("<", e.load(meta, 0, "i32"), ir.Constant(ir.IntType(32), 0))

@@ -33,6 +33,9 @@ PLACE_MACHINES = ("avx512", "avxvnni", "avx2")
 #: Machines that multiply signed codes of full range faster by activations of 16 bits: ``kernels.wide``.
 WIDE_MACHINES = ("avx2",)
 
+#: Machines of CPUs that may add bytes beside multiplying them (``Host.adds_beside``): ``kernels.winograd``.
+PAIR_MACHINES = ("avx512vbmi",)
+
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 _VBMI = ("avx512vbmi",)  # all but Cascade Lake and Cooper Lake
 _VNNI_256 = ("avx512f", "avx512vl", "avx512vnni")  # have AVX-VNNI's instruction in other bytes
@@ -50,6 +53,9 @@ class Host:
     machine: str
     #: Whether the CPU has the machine's dot product only in AVX-512's encoding.
     stands_in: bool = False
+    #: Whether additions of bytes have pipes beside those that multiply them, on a machine of ``PAIR_MACHINES``: AMD's
+    #: Zen 4 and later.
+    adds_beside: bool = False
 
 
 def _detect(arch: str, features: dict[str, bool]) -> str:
@@ -115,4 +121,4 @@ def host() -> Host:
     if stands_in:
         features["avxvnni"] = True
     said = ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
-    return Host(cpu, said, machine, stands_in)
+    return Host(cpu, said, machine, stands_in, machine in PAIR_MACHINES and cpu.startswith("znver"))

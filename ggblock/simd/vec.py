@@ -221,10 +221,10 @@ def emit_max(e: Emit, x: Any, y: Any) -> Any:
     return e.b.select(e.b.fcmp_ordered(">", x, y), x, y)
 
 
-def emit_inverse(e: Emit, steps: float, peak: Any) -> Any:
+def emit_inverse(e: Emit, steps: Any, peak: Any) -> Any:
     """``steps / peak``, lane by lane; 0 where everything is zero, or too small for float32 to tell. NaN stays NaN."""
     const = lambda value: ir.Constant(peak.type, [value] * peak.type.count)  # noqa: E731
-    found = e.b.fdiv(const(steps), peak)
+    found = e.b.fdiv(steps, peak)
     return e.b.select(e.b.fcmp_ordered("<", found, const(3e38)), found, e.b.fmul(peak, const(0.0)))
 
 

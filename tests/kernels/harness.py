@@ -11,11 +11,14 @@ import numpy as np
 
 import ggblock
 from ggblock import blocks
+from ggblock.engine import plan
 from ggblock.engine.plan import Builder, tabled_blocks
 from ggblock.engine.team import Team
 from ggblock.engine.weights import Weight, describe
 from ggblock.format.writer import GgufWriter, TensorSpec
+from ggblock.kernels import families
 from ggblock.kernels.families import mode_of_one
+from ggblock.kernels.fields import MOST_LEVELS
 from ggblock.kernels.sign_tables import TOGETHER
 from ggblock.simd.host import host
 from ggblock.simd.machines import MACHINES
@@ -105,6 +108,8 @@ def offset_of(name: str) -> int:
         "q4_k": 0,
         "q5_k": 0,
     }
+    if name in known and is_paired(name):
+        return max(known[name], families.middle(families.family(name)))
     return known.get(name, signed)
 
 
@@ -133,27 +138,48 @@ def matrix(
     codes, offset = parts.codes.astype(np.float64), offset_of(name)
     exact = scales * codes - mins
     size = np.abs(scales) * (np.abs(codes + offset) + offset) + np.abs(mins)
+    if name == "q2_k" and is_paired(name):  # what is taken off codes times scales is in steps of the block
+        (d,) = (field for field in block.layout if field.name == "d")
+        size += 2 * families.middle(families.family(name)) * np.abs(cells[:, d.offset : d.end].view("<f2"))
     return Matrix(tensor, exact.reshape(n_rows, n_cols), size.reshape(n_rows, n_cols))
 
 
-def exact_activations(n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator) -> np.ndarray:
+def is_paired(family: str, modes: tuple[str, str] = MODES["two_mixed"]) -> bool:
+    """Whether many tokens are multiplied by half the dot products (``kernels.winograd``)."""
+    return plan.mode_of_many(family, modes, host()) == "1p"
+
+
+def levels_of(family: str, modes: tuple[str, str], n_tokens: int) -> int:
+    """The largest code of the activations of a product."""
+    return families.levels(families.family(family)) if n_tokens > 1 and is_paired(family, modes) else MOST_LEVELS
+
+
+def activations_of(w: Weight, modes: tuple[str, str], n_tokens: int, rng: np.random.Generator) -> np.ndarray:
+    """``exact_activations`` of a product."""
+    terms, levels = terms_of(w, modes, n_tokens), levels_of(w.family, modes, n_tokens)
+    return exact_activations(n_tokens, w.n_cols, terms, rng, levels)
+
+
+def exact_activations(
+    n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator, levels: int = MOST_LEVELS
+) -> np.ndarray:
     """float32 (n_tokens, n_cols) that 8 bits (16 with two terms) hold without rounding, whatever rounds them.
 
-    In every four columns one value is 127 times a power of two that is the same for 32 columns (so none stand apart,
-    ``kernels.activation_apart``), and all others are smaller multiples of that power of two, or with two terms of 1/256
-    of it (never halfway between two steps of the first term).
+    In every four columns one value is ``levels`` times a power of two that is the same for 32 columns (so none stand
+    apart, ``kernels.activation_apart``), and all others are smaller multiples of that power of two, or with two terms
+    of 1/256 of it (never halfway between two steps of the first term).
     """
     n = -(-n_cols // 32) * 32
     if terms == 1:
-        steps = rng.integers(-127, 128, (n_tokens, n)).astype(np.float64)
+        steps = rng.integers(-levels, levels + 1, (n_tokens, n)).astype(np.float64)
     else:
         steps = rng.integers(-126, 127, (n_tokens, n)) + rng.integers(-127, 128, (n_tokens, n)) / 256
     peaks = np.arange(0, n, 4) + rng.integers(0, 4, (n_tokens, n // 4))
-    np.put_along_axis(steps, peaks, 127.0 * rng.choice([-1, 1], peaks.shape), axis=1)
+    np.put_along_axis(steps, peaks, float(levels) * rng.choice([-1, 1], peaks.shape), axis=1)
     powers = 2.0 ** rng.integers(-9, 3, (n_tokens, n // 32))
     values = (steps * np.repeat(powers, 32, axis=1))[:, :n_cols]
     if n_cols % 4:  # the last peak may be cut off
-        values[:, n_cols - 1] = 127.0 * powers[:, -1]
+        values[:, n_cols - 1] = levels * powers[:, -1]
     assert np.array_equal(values, values.astype(np.float32))
     return values.astype(np.float32)
 

@@ -25,9 +25,11 @@ TOKENS = (1, 2, 9, 17)
 
 
 @pytest.fixture(autouse=True)
-def both_terms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of one token see both terms, also where a machine leaves the second one out (``mode_of_one``)."""
+def plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of one token see both terms, also where a machine leaves the second one out (``mode_of_one``), and those
+    of many multiply the codes themselves (``mode_of_many``), whose zeros then give zeros."""
     monkeypatch.setattr("ggblock.engine.plan.mode_of_one", lambda name, modes, machine: modes[0])
+    monkeypatch.setattr("ggblock.engine.plan.mode_of_many", lambda name, modes, here: modes[1])
 
 
 def unit_matrix(folder: Path, n: int) -> Weight:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ggblock.kernels import families
+from ggblock.kernels.families import FAMILIES, mode_of_many
 from ggblock.simd import host, machines
 
 from .conftest import must_pass_on, other_machines
@@ -15,6 +17,8 @@ from .foreign import tile_assembly, whole_kernels
 
 CODED = tuple(name for name in families.FAMILIES if isinstance(families.family(name), families.Family))
 FLOATS = tuple(name for name in families.FAMILIES if name not in CODED)
+FAST = ("2", "1+")
+ZEN = host.Host("znver4", "", "avx512vbmi", adds_beside=True)
 DOT = {"neon": r"\bsdot\b", "avxvnni": r"\bvpdpbusd\b"}
 
 
@@ -26,6 +30,7 @@ def test_host_and_machines_agree() -> None:
     assert set(host.TABLE_MACHINES) == looks_up
     assert set(host.PLACE_MACHINES) == {name for name in looks_up if not machines.MACHINES[name].lookup64}
     assert set(host.WIDE_MACHINES) == {name for name, m in machines.MACHINES.items() if m.dot_wide}
+    assert all(machines.MACHINES[name].lanes == 16 for name in host.PAIR_MACHINES)
     assert set(host.NARROW_MACHINES) == {name for name, m in machines.MACHINES.items() if m.narrow}
     assert all(name == m.name for name, m in machines.MACHINES.items())
 
@@ -72,6 +77,33 @@ def test_many_tokens_multiply_bytes_and_do_nothing_else_to_them(family: str, mac
     for each in (text, made):
         assert "zmm" not in each
         assert not re.search(r"^\s+(bl|blr|call|callq)\s", each, re.MULTILINE)
+
+
+@pytest.mark.parametrize("machine", host.PAIR_MACHINES)
+@pytest.mark.parametrize("family", [name for name in CODED if mode_of_many(name, FAST, ZEN) == "1p"])
+def test_pairs_of_columns_take_half_the_dot_products(family: str, machine: str) -> None:
+    """A unit against a tile, without columns apart and with them, which take one more for each token: four dot products
+    and eight additions of bytes for every token."""
+    tokens = machines.MACHINES[machine].tile_tokens
+    text = tile_assembly(family, machine, tokens, "1p")
+    assert len(re.findall(r"\bvpdpbusd\b", text)) == (4 + 4 + 1) * tokens
+    assert len(re.findall(r"\bvpaddb\b", text)) == 2 * 8 * tokens
+    assert not re.search(r"^\s+(call|callq)\s", text, re.MULTILINE)
+
+
+def test_pairs_are_multiplied_where_that_pays() -> None:
+    """On AMD's CPUs with all of AVX-512, by types whose sub-blocks have 32 columns and whose codes leave room for those
+    of activations; elsewhere and otherwise codes are multiplied themselves."""
+    intel = replace(ZEN, cpu="icelake-server", adds_beside=False)
+    forced = replace(ZEN, machine="avx2", adds_beside=False)
+    for name in FAMILIES:
+        assert mode_of_many(name, FAST, intel) == mode_of_many(name, FAST, forced) == "1+"
+        assert mode_of_many(name, ("2", "2"), ZEN) == "2"
+    for name, levels in {"q4_0": 120, "q4_k+96": 120, "q5_k": 112, "mxfp4": 112, "q2_k": 105, "tq2_0": 125}.items():
+        assert mode_of_many(name, FAST, ZEN) == "1p"
+        assert families.levels(families.family(name)) == levels
+    for name in ("q6_k", "q3_k", "q8_0", "iq4_xs", "f16", "nvfp4"):
+        assert mode_of_many(name, FAST, ZEN) == "1+"
 
 
 @pytest.mark.parametrize("machine", DOT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from ggblock import blocks
 from ggblock.engine.plan import Builder, tabled_blocks
-from ggblock.kernels.families import form_of, mode_of_one
+from ggblock.kernels.families import form_of, mode_of_many, mode_of_one
 from ggblock.kernels.fields import SLICED, TABLED
 from ggblock.kernels.matmul import OWN_TILES
+from ggblock.simd.host import PAIR_MACHINES, host
 
 from .harness import (
     EPS,
@@ -20,12 +22,14 @@ from .harness import (
     TYPES,
     Matrix,
     Product,
+    activations_of,
     assert_close,
     exact_activations,
+    is_paired,
+    levels_of,
     matrix,
     rounding,
     team,
-    terms_of,
     tolerance,
 )
 
@@ -52,19 +56,21 @@ def exact_product(m: Matrix, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_units_give_back_the_weights(mode: str, name: str, tmp_path: Path) -> None:
-    """An activation that is 127 in one place and 0 elsewhere picks one weight: every code, scale and offset is seen.
+    """An activation that is large in one place and 0 elsewhere picks one weight: every code, scale and offset is seen.
 
     All other terms are exactly zero, so only the six roundings of ``tolerance`` and one addition are left.
     """
     rng = np.random.default_rng(len(name))
     m = matrix(tmp_path, name, 21, columns_of(name)[1], rng)
-    n_cols = m.exact.shape[1]
-    product = Product(m.weight(), MODES[mode], 2, n_cols)
-    x = np.diag(np.full(n_cols, 127, np.float32) * np.float32(2.0) ** rng.integers(-6, 6, n_cols).astype(np.float32))
-    bound = 7 * EPS * np.abs(x.astype(np.float64)) @ m.size.T
-    assert_close(product.run(x), exact_product(m, x), bound)
+    w, n_cols = m.weight(), m.exact.shape[1]
+    product = Product(w, MODES[mode], 2, n_cols)
+    powers = np.diag(np.float32(2.0) ** rng.integers(-6, 6, n_cols).astype(np.float32))
+    bound = 7 * EPS * powers.astype(np.float64) @ m.size.T
+    x = powers * levels_of(w.family, MODES[mode], n_cols)
+    assert_close(product.run(x), exact_product(m, x), 127 * bound)
+    x = powers * 127
     one_at_a_time = np.concatenate([product.run(row[None]) for row in x])
-    assert_close(one_at_a_time, exact_product(m, x), bound)
+    assert_close(one_at_a_time, exact_product(m, x), 127 * bound)
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -77,7 +83,7 @@ def test_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: str, tmp
         w = m.weight()
         products = [Product(w, modes, n_threads, 40) for n_threads in (1, 2, 3)]
         for n_tokens in TILE_EDGES if n_rows == 67 else (1, 9):
-            x = exact_activations(n_tokens, n_cols, terms_of(w, modes, n_tokens), rng)
+            x = activations_of(w, modes, n_tokens, rng)
             results = [p.run(x) for p in products]
             bound = tolerance(m, x, in_floats(name, mode)) + rounding(w, m, modes, x)
             assert_close(results[0], exact_product(m, x), bound)
@@ -130,12 +136,14 @@ def test_many_tokens_set_four_columns_apart_where_they_are_large(name: str, tmp_
     rng = np.random.default_rng(11)
     size = max(32, blocks.by_name(name).block_size)
     m = matrix(tmp_path, name, 37, 12 * size, rng)
-    x = exact_activations(9, 12 * size, 1, rng).reshape(9, -1, 8, 4)
-    x /= np.abs(x).max((2, 3), keepdims=True) / 127
+    levels = levels_of(m.weight().family, MODES["two_mixed"], 9)
+    x = exact_activations(9, 12 * size, 1, rng, levels).reshape(9, -1, 8, 4)
+    x /= np.abs(x).max((2, 3), keepdims=True) / levels
+    most = 128 * levels
     for k in range(5 * size // 32, 6 * size // 32):
         group = rng.integers(8)
-        x[:, k, group] = rng.integers(-16256, 16257, (9, 4))
-        x[:, k, group, rng.integers(4)] = rng.choice([-16256, 16256, 9999], 9)
+        x[:, k, group] = rng.integers(-most, most + 1, (9, 4))
+        x[:, k, group, rng.integers(4)] = rng.choice([-most, most, 9999], 9)
     x = x.reshape(9, -1)
     for some in (x, x[:5], x[:3]):  # whole tiles of tokens, and not, and halves
         product = Product(m.weight(), MODES["two_mixed"], 2, 9)
@@ -149,17 +157,33 @@ def test_no_sum_leaves_its_lane(name: str, codes: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(12)
     n_cols = 2 * max(32, blocks.by_name(name).block_size)
     m = matrix(tmp_path, name, 16, n_cols, rng, codes)
-    x = np.full((5, n_cols), 127, np.float32)
-    x[1] = -127
-    x[2, ::2], x[3, ::4], x[4, 2::4] = -127, -127, -127
-    x[4] += np.float32(127 / 256) * np.sign(x[4])  # one token has two terms
     w = m.weight()
+    most = levels_of(w.family, MODES["two_mixed"], 4)
+    x = np.full((5, n_cols), most, np.float32)
+    x[1] = -most
+    x[2, ::2], x[3, ::4], x[4, 2::4] = -most, -most, -most
+    x[4] += np.float32(127 / 256) * np.sign(x[4])  # one token has two terms
     product = Product(w, MODES["two_mixed"], 2, 5)
     assert_close(product.run(x[:4]), exact_product(m, x[:4]), tolerance(m, x[:4], False))
     mode = mode_of_one(w.family, MODES["two_mixed"], MACHINE.name)
     for row in x if mode in ("2", "2w") else x[:4]:
         bound = tolerance(m, row[None], False) + rounding(w, m, MODES["two_mixed"], row[None])
         assert_close(product.run(row[None]), exact_product(m, row[None]), bound)
+
+
+@pytest.mark.skipif(MACHINE.name not in PAIR_MACHINES, reason="this machine multiplies in one way")
+@pytest.mark.parametrize("name", ["q4_0", "q4_1", "q2_k", "q5_k"])
+def test_many_tokens_in_the_way_of_other_cpus(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPUs of one machine differ in whether half the dot products pay (``kernels.winograd``): the other way."""
+    other = replace(host(), adds_beside=not host().adds_beside)
+    here = is_paired(name)
+    monkeypatch.setattr("ggblock.engine.plan.mode_of_many", lambda *of: mode_of_many(*of[:2], other))
+    assert is_paired(name) != here
+    test_units_give_back_the_weights("two_mixed", name, tmp_path)
+    test_product_of_odd_sizes_on_any_number_of_threads("two_mixed", name, tmp_path)
+    test_many_tokens_set_four_columns_apart_where_they_are_large(name, tmp_path)
+    for codes in (0x00, 0x77, 0x80, 0xFF):
+        test_no_sum_leaves_its_lane(name, codes, tmp_path)
 
 
 @pytest.mark.parametrize("biased", [False, True])
@@ -177,7 +201,7 @@ def test_rows_that_are_too_wide_for_tables(name: str, n_cols: int, biased: bool,
     in_slices = mode_of_one(form_of(name, modes, MACHINE.name), modes, MACHINE.name) == mode and not biased
     assert len(w.slices) == (-(-n_cols // 2048) if in_slices else 1)
     for n_tokens in (1, 21):
-        x = exact_activations(n_tokens, n_cols, terms_of(w, modes, n_tokens), rng)
+        x = activations_of(w, modes, n_tokens, rng)
         bound = tolerance(m, x, False) + rounding(w, m, modes, x) + 2 * EPS * (np.abs(x) @ m.size.T + 7)
         assert_close(product.run(x, before=7.0), exact_product(m, x) + 7.0, bound)
 
@@ -212,9 +236,10 @@ def test_accumulate_and_bias(mode: str, name: str, tmp_path: Path) -> None:
     m = matrix(tmp_path, name, 35, 96, rng)
     bias = np.zeros(64, np.float32)
     bias[:35] = rng.standard_normal(35)
-    product = Product(m.weight(), MODES[mode], 2, 16, accumulate=True, bias=bias)
+    w = m.weight()
+    product = Product(w, MODES[mode], 2, 16, accumulate=True, bias=bias)
     for n_tokens in (1, 11):
-        x = exact_activations(n_tokens, 96, 1, rng)
+        x = exact_activations(n_tokens, 96, 1, rng, levels_of(w.family, MODES[mode], n_tokens))
         expected = exact_product(m, x)
         bound = tolerance(m, x, in_floats(name, mode)) + 2 * EPS * (np.abs(x) @ m.size.T + 7 + np.abs(bias[:35]))
         assert_close(product.run(x, before=7.0), expected + bias[:35] + 7.0, bound)
@@ -225,6 +250,7 @@ def test_a_wide_matrix_is_packed_in_pieces(name: str, tmp_path: Path) -> None:
     """More weights than are taken apart at a time when a file is loaded."""
     rng = np.random.default_rng(6)
     m = matrix(tmp_path, name, 1030, 1280, rng)
-    x = exact_activations(2, 1280, 1, rng)
-    result = Product(m.weight(), MODES["two_mixed"], 2, 8).run(x)
+    w = m.weight()
+    x = activations_of(w, MODES["two_mixed"], 2, rng)
+    result = Product(w, MODES["two_mixed"], 2, 8).run(x)
     assert_close(result, exact_product(m, x), tolerance(m, x, in_floats(name, "two_mixed")))

@@ -17,12 +17,13 @@ from .harness import (
     MODES,
     Matrix,
     Product,
+    activations_of,
     assert_close,
     exact_activations,
+    levels_of,
     offset_of,
     random_rows,
     rounding,
-    terms_of,
     tolerance,
 )
 
@@ -69,13 +70,15 @@ def test_units_give_back_the_weights(mode: str, name: str, tmp_path: Path) -> No
     rng = np.random.default_rng(len(name))
     for n_cols in columns_of(name)[mode == "floats" :]:
         m = ragged(tmp_path, name, 21, n_cols, rng)
-        product = Product(m.weight(), MODES[mode], 2, n_cols)
-        powers = np.float32(2.0) ** rng.integers(-6, 6, n_cols).astype(np.float32)
-        x = np.diag(np.full(n_cols, 127, np.float32) * powers)
-        bound = 7 * EPS * np.abs(x.astype(np.float64)) @ m.size.T
-        expected = x.astype(np.float64) @ m.exact.T
-        assert_close(product.run(x), expected, bound)
-        assert_close(np.concatenate([product.run(row[None]) for row in x[::3]]), expected[::3], bound[::3])
+        w = m.weight()
+        product = Product(w, MODES[mode], 2, n_cols)
+        powers = np.diag(np.float32(2.0) ** rng.integers(-6, 6, n_cols).astype(np.float32))
+        bound = 127 * 7 * EPS * powers.astype(np.float64) @ m.size.T
+        x = powers * levels_of(w.family, MODES[mode], n_cols)
+        assert_close(product.run(x), x.astype(np.float64) @ m.exact.T, bound)
+        x = powers[::3] * 127
+        one_at_a_time = np.concatenate([product.run(row[None]) for row in x])
+        assert_close(one_at_a_time, x.astype(np.float64) @ m.exact.T, bound[::3])
 
 
 @pytest.mark.parametrize("name", tails.CUT)
@@ -90,7 +93,7 @@ def test_ragged_product_of_odd_sizes_on_any_number_of_threads(mode: str, name: s
         products = [Product(w, modes, n_threads, 40) for n_threads in (1, 2, 3)]
         assert np.shares_memory(w.data, m.tensor.panels), "panels are used as they lie"
         for n_tokens in (1, 3, 8, 9, 37):
-            x = exact_activations(n_tokens, n_cols, terms_of(w, modes, n_tokens), rng)
+            x = activations_of(w, modes, n_tokens, rng)
             results = [p.run(x) for p in products]
             bound = tolerance(m, x, mode == "floats") + rounding(w, m, modes, x)
             assert_close(results[0], x.astype(np.float64) @ m.exact.T, bound)
