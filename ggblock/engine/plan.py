@@ -353,13 +353,15 @@ class Builder:
         """
         self.matmul(a, w, y)
         columns = self._rows[-1][fields.A : fields.A + 10]
+        if self.batch == 1:
+            del self._rows[-1]  # it leaves one token alone
         size = round_up(8 * fields.MOST + 4 * w.n_blocks, 64)
         lists, highest = buffer(size * self.n_threads), floats(round_up(w.n_panels, 16))
         self.keep += [lists, highest]
         rest = lists, size, highest, w.n_rows, self.shares(), self._panels_a_piece(w)
         for kernel, barrier in (("upper", fields.ALWAYS), ("rest", fields.NEVER)):
             self._row(kernel, barrier, *columns, *rest)
-        return 3
+        return 2 if self.batch == 1 else 3
 
     def _tables(
         self, one: str, a: Activations, b: _Buffers, thread_q: int, thread_meta: int, w: Weight

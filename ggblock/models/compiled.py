@@ -1,8 +1,8 @@
 """A model that runs: plans, weights and KV cache of one file.
 
 The architecture's file writes the rows of the layers; everything else is the same for all: embedding of ids, batches
-of at most ``BATCH`` tokens, the final norm and the logits, which form a plan of their own because they are only
-computed for the tokens that ask for them (as is most of the last layer: ``last_layer``).
+of at most ``BATCH`` tokens, the head, and what of the last layer is computed for the tokens that ask for logits alone
+(``last_layer``).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ..format.reader import Tensor
 from ..kernels import fields, shapes
 from . import ACTIVATIONS, ARCHITECTURES, KV_TYPES
 from .config import Config, Source, read_config
+from .head import LOGIT_ROWS, DrawnHead, Head, draw_head
 from .last_layer import LastLayer, Place
 from .rope import RopeTable
 from .written import Written
@@ -35,7 +36,6 @@ from .written import Written
 DEFAULT_CONTEXT = 8192
 LOG2_E = 1.4426950408889634  # attention's softmax is in powers of two
 PARTED_WEIGHTS = 1 << 24  # of an output matrix from which on it is kept in two parts, if its type can be
-LOGIT_ROWS = 32  # tokens whose logits are computed at once when all are asked for
 
 
 class KvCache:
@@ -189,16 +189,14 @@ class CompiledModel:
         n_ctx: int,
         team: Team,
         plan: Any,
-        head_plan: Any,
-        moved: list[tuple[int, Rows]],
+        head: Head,
         drawn: _Drawn,
     ) -> None:
         self.config, self.n_vocab, self.n_ctx, self.n_ctx_train = config, config.n_vocab, n_ctx, config.n_ctx_train
-        self._team, self._layers, self._plan, self._head = team, drawn.layers, plan, head_plan
-        self._moved, self._logits = moved, drawn.logits
-        self._embedding, self._n_writing = drawn.embedding, drawn.n_writing
+        self._team, self._layers, self._plan, self._head = team, drawn.layers, plan, head
+        self._embedding = drawn.embedding
         # None where a device computes some of it
-        self._last_layer = LastLayer(drawn.builder, drawn.layers, plan, head_plan) if type(plan) is Plan else None
+        self._last_layer = LastLayer(drawn.builder, drawn.layers, plan, head.plan) if type(plan) is Plan else None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -249,9 +247,10 @@ class CompiledModel:
                 if all_logits:
                     for first in range(0, len(batch), LOGIT_ROWS):
                         count = min(LOGIT_ROWS, len(batch) - first)
-                        out[start + first : start + first + count] = self._run_head(first, count)
+                        rows = self._head.rows(first, count)
+                        out[start + first : start + first + count] = rows[:, : self.n_vocab]
             if not all_logits:
-                out[:] = self._run_head(len(batch) - 1, 1, best)
+                out[:] = self._head.rows(len(batch) - 1, 1)[:, : self.n_vocab]
         return out
 
     def _last_logits(
@@ -265,24 +264,9 @@ class CompiledModel:
                 layer.until.run(len(batch), position + start)
         if len(batch) > 1:
             layer.bring(len(batch) - 1)
-        self._head.state[fields.N_TOKENS] = 1
-        self._ask_for(best)
-        logits = np.empty((1, self._logits.stride // 4), np.float32)
-        # the head's matrix writes them (kernels.matmul, kernels.sieve): no copy
+        self._head.ask_for(best)
         plan = layer.step if len(batch) == 1 else layer.alone
-        plan.end_at(self._n_writing, fields.A + 9, logits)
-        plan.run(1, position + len(tokens) - 1)
-        return logits[:, : self.n_vocab]
-
-    def _ask_for(self, best: int) -> None:
-        self._head.state[fields.BEST] = best if best <= fields.MOST else 0
-
-    def _run_head(self, first: int, count: int, best: int = 0) -> npt.NDArray[np.float32]:
-        self._ask_for(best)
-        self._head.start_at(self._moved, first)
-        self._head.run(count, 0)
-        logits: npt.NDArray[np.float32] = self._head.fetch(self._logits, count)[:, : self.n_vocab]
-        return logits
+        return self._head.last(plan, position + len(tokens) - 1)[:, : self.n_vocab]
 
     def close(self) -> None:
         """Ends the threads and lets go of the weights."""
@@ -290,7 +274,7 @@ class CompiledModel:
             if not self._closed:
                 self._closed = True
                 self._team.close()
-                del self._plan, self._head, self._last_layer, self._layers, self._logits, self._embedding
+                del self._plan, self._head, self._last_layer, self._layers, self._embedding
 
 
 class Embedding:
@@ -315,23 +299,22 @@ class Embedding:
 
 @dataclass
 class _Drawn:
-    """The two plans of a model before anything is compiled or read: the layers, and the head that follows them, whose
-    last ``n_writing`` rows write logits."""
+    """The plans of a model before anything is compiled or read: the layers, and the heads that follow them, for one
+    token and for many."""
 
     layers: Layers
     builder: Builder
-    head: Builder
+    head: DrawnHead
+    heads: DrawnHead
     written: Written
-    last: Rows
-    logits: Rows
     embedding: Embedding
-    n_writing: int
 
-    def kernel_names(self) -> list[str]:
-        """Every kernel that running the plans takes, in the order in which they are first met."""
-        packing = packing_kernels([*self.builder.weights, *self.head.weights])
-        names = ["team", "post", *packing, *self.builder.kernel_names(), *self.head.kernel_names()]
-        return list(dict.fromkeys(names))
+    def kernel_names(self, every: bool) -> list[str]:
+        """The kernels that running the plans takes, in the order in which they are first met; ``every``: also those of
+        logits of many tokens."""
+        builders = [self.builder, self.head.builder, *([self.heads.builder] if every else [])]
+        packing = packing_kernels([w for b in builders for w in b.weights])
+        return list(dict.fromkeys(["team", "post", *packing, *(name for b in builders for name in b.kernel_names())]))
 
 
 def _draw(
@@ -357,19 +340,12 @@ def _draw(
     written = importlib.import_module(f".{config.architecture}", __package__).layers(layers)
     if offloading is not None:
         offloading.tables = layers.tables
-    head = new_builder(head_modes, LOGIT_ROWS)
-    logits = head.rows(config.n_vocab)
-    head.keep.append(written.output_norm)
-    last = written.x or layers.x
-    a = head.norm(last, written.output_norm, config.eps, written.residual)
-    n_writing = 1
-    if output.is_parted:
-        n_writing = head.largest(a, output, logits)
-    else:
-        head.matmul(a, output, logits)
-    head.barrier()
+    heads = draw_head(new_builder(head_modes, LOGIT_ROWS), config, written, layers.x, output)
+    head = heads
+    if offloading is None:  # one token's: by kernels that the layers have already, where they are alike
+        head = draw_head(Builder((head_modes[0], modes[1]), n_threads, 1), config, written, layers.x, output)
     embedding.scale[0] = written.embedding_scale
-    return _Drawn(layers, builder, head, written, last, logits, embedding, n_writing)
+    return _Drawn(layers, builder, head, heads, written, embedding)
 
 
 def _embedding(source: Source, output: Weight, batch: int, offloading: Any) -> Embedding:
@@ -441,7 +417,7 @@ def kernels_of(file: GgufFile, *, kv_type: str | None, reference: bool, activati
     """See ``models.kernels_of``."""
     how, kv = _checked(reference, activations, kv_type)
     source = _source_of(file)
-    return _draw(source, read_config(source), 1, 1, kv, how).kernel_names()
+    return _draw(source, read_config(source), 1, 1, kv, how).kernel_names(every=True)
 
 
 def compile_model(
@@ -466,18 +442,12 @@ def compile_model(
     n_threads = default_threads() if threads is None else threads
     offloading = _offloading(wanted, source, config, n_ctx, kv, notify)
     drawn = _draw(source, config, n_ctx, n_threads, kv, how, offloading)
-    kernels(drawn.kernel_names(), notify)
+    kernels(drawn.kernel_names(every=False), notify)
     team = Team(n_threads)
     try:
-        plan, head_plan = drawn.builder.finish(team), drawn.head.finish(team)
+        plan = drawn.builder.finish(team)
+        head = Head(drawn.head, drawn.heads, drawn.written, drawn.layers.x, team, notify)
     except BaseException:
         team.close()
         raise
-    # columns of the norm's row that hold float rows (kernels.activations.make_norm): the head starts at any of them
-    moved = [(fields.A + 8, drawn.last)]
-    written = drawn.written
-    if written.residual:
-        moved += [(fields.A + 12, written.residual[0]), (fields.A + 15, written.residual[2])]
-    return CompiledModel(
-        file, config, n_ctx, team, plan, head_plan, moved, drawn
-    )
+    return CompiledModel(file, config, n_ctx, team, plan, head, drawn)
