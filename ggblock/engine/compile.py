@@ -14,21 +14,25 @@ from pathlib import Path
 
 from ..kernels import families, registry
 
-#: Rough seconds of a kernel by its kind, for sharing them out; measured on Zen 4.
-SECONDS = {"attention": 2.9, "norm": 1.0, "rope": 0.7, "repack": 0.3, "combine": 0.3, "embed": 0.2,
-           "tables": 0.2, "sums": 0.2}  # fmt: skip
-SUPER_BLOCKS = 1.2  # products of types whose blocks are super-blocks, of several sub-blocks with code of their own
-OTHERS = 0.8
+#: Rough seconds of a kernel by its kind, so that the longest are compiled first; measured on Zen 4.
+SECONDS = {"attention": 4.0, "norm": 1.4, "rope": 1.3, "team": 0.7, "upper": 0.5, "repack": 0.3, "combine": 0.3,
+           "rest": 0.3, "embed": 0.2, "tables": 0.2, "sums": 0.2, "split": 0.2, "post": 0.1}  # fmt: skip
+SUPER_BLOCKS = 1.6  # products of types whose blocks are super-blocks, of several sub-blocks with code of their own
+OTHERS = 1.1
 MAX_CHILDREN = 4
 _CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from ggblock.engine.compile import child; child(*sys.argv[2:])"
 
 
 def child(folder: str, *numbered: str) -> None:
-    """What a child runs: compiles each ``number=kernel`` into ``folder/number``."""
+    """What a child runs: compiles each ``number=kernel`` that no other child has begun into ``folder/number``."""
     from ..simd import jit
 
     for item in numbered:
         number, _, name = item.partition("=")
+        try:
+            (Path(folder) / f"{number}.begun").touch(exist_ok=False)
+        except FileExistsError:
+            continue
         symbol, code = jit.compile_kernel(registry.build(name), strict=registry.is_strict(name))
         part = Path(folder) / f"{number}.part"
         part.write_bytes(symbol.encode() + b"\0" + code)
@@ -55,21 +59,15 @@ def compile_apart(names: list[str], n_processors: int) -> dict[str, tuple[str, b
         n_children = 0 if jit.makes_ours() else max(1, n_children)
     if n_children < 1 or not sys.executable:
         return {}
-    shares: list[list[str]] = [[] for _ in range(n_children)]
-    load = [0.0] * n_children
-    weight = {name: _seconds(name) for name in names}
-    for name in sorted(names, key=lambda name: -weight[name]):
-        lightest = load.index(min(load))
-        shares[lightest].append(f"{names.index(name)}={name}")
-        load[lightest] += weight[name]
+    numbered = sorted(enumerate(names), key=lambda item: -_seconds(item[1]))
     root = str(Path(__file__).resolve().parents[2])
     made: dict[str, tuple[str, bytes]] = {}
     with tempfile.TemporaryDirectory(prefix="ggblock-") as folder:
         children: list[subprocess.Popen[bytes]] = []
         nothing = subprocess.DEVNULL
         try:
-            for share in shares:
-                command = [sys.executable, "-c", _CHILD, root, folder, *share]
+            command = [sys.executable, "-c", _CHILD, root, folder, *(f"{number}={name}" for number, name in numbered)]
+            for _ in range(n_children):
                 children.append(subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing))
             for each in children:
                 each.wait()
