@@ -49,8 +49,8 @@ def emit_unpack(e: Emit, fam: Any, p: Any, to: Any, mode: str) -> None:
             number = winograd.emit_codes(e, fam, e.at(to, unit + 16 * within * fam.sub), codes)
             added = e.b.add(added, number) if within else number
             e.store(to, unit + scales + families.float_bytes(fam), added)
-            codes, offset = [], winograd.emit_offset(e, fam, scale, offset)
-        for k, value in enumerate(codes):
+            offset = winograd.emit_offset(e, fam, scale, offset)
+        for k, value in enumerate(codes if mode != "1p" else []):
             half, group = divmod(k, fam.sub // 4)
             e.store(to, unit + UNIT_CODES * half + 64 * (within * fam.sub // 4 + group), value)
         if narrow.has_whole_scales(e, fam):

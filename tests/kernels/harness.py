@@ -241,6 +241,8 @@ class Product:
         builder.barrier()
         self.n_rows, self.n_cols = w.n_rows, w.n_cols
         self.plan = builder.finish(team(n_threads))
+        for room in builder._rooms.values():
+            room[:] = 0xA5  # as another matrix might leave it
 
     def run(self, x: np.ndarray, before: float = 7.0) -> np.ndarray:
         """float32 (n_tokens, n_rows); every y holds ``before`` when it starts."""
