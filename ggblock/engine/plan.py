@@ -136,6 +136,7 @@ class Plan:
     def __init__(self, rows: npt.NDArray[np.int64], state: npt.NDArray[np.int64], keep: list[Any], team: Team) -> None:
         self.rows, self.state, self._keep, self._team = rows, state, keep, team
         self._address, self._n_rows = address(rows), len(rows)
+        self._begin = rows[:1].copy()
 
     def then(self, other: Plan) -> Plan:
         """One plan that runs both, this one first, each with its own ``state``: threads meet once a token less."""
@@ -154,14 +155,15 @@ class Plan:
                 rows[i, fields.BARRIER] = fields.ALWAYS
         return Plan(rows, self.state, [self], self._team)
 
-    def start_at(self, moved: list[tuple[int, Rows]], first: int) -> None:
-        """Lets the first row read (and write) the float rows in its columns ``moved`` from row ``first`` on."""
-        for column, rows in moved:
-            self.rows[0, column] = address(rows.data) + first * rows.stride
+    def start_at(self, first: int) -> None:
+        """Lets the first row, a norm, read and write its float rows from row ``first`` on."""
+        for operand in (*fields.READS["norm"], *fields.WRITES["norm"]):
+            column = fields.A + operand
+            self.rows[0, column] = self._begin[0, column] + first * self._begin[0, column + 1]
 
-    def end_at(self, n_rows: int, column: int, data: Array) -> None:
-        """Lets the last ``n_rows`` rows write where ``data`` is, whose address is in their ``column``."""
-        self.rows[-n_rows:, column] = address(data)
+    def end_at(self, n_rows: int, data: Array) -> None:
+        """Lets the last ``n_rows`` rows, a product and what goes with it, write where ``data`` is."""
+        self.rows[-n_rows:, fields.A + fields.WRITES["matmul"][0]] = address(data)
 
     def fetch(self, rows: Rows, n_tokens: int) -> npt.NDArray[np.float32]:
         """The first ``n_tokens`` of ``rows`` after a run: float32 (n_tokens, stride)."""
@@ -249,12 +251,12 @@ class Builder:
         """The float rows that ``row``, a norm, reads: x, and y where it has a residual."""
         kernel, at = self._rows[row][fields.KERNEL], self._rows[row][fields.A :]
         assert kernel.startswith("norm/"), kernel
-        return [at[i] for i in (8, 12) if isinstance(at[i], np.ndarray)]
+        return [at[i] for i in fields.READS["norm"] if isinstance(at[i], np.ndarray)]
 
     def products_to(self, y: Rows, first: int, end: int) -> list[int]:
         """Which of the rows ``first`` to ``end - 1`` are matrix products that write ``y``."""
-        rows = range(first, end)
-        return [i for i in rows if self._rows[i][0].startswith("matmul/") and self._rows[i][fields.A + 9] is y.data]
+        rows, y_at = range(first, end), fields.A + fields.WRITES["matmul"][0]
+        return [i for i in rows if self._rows[i][0].startswith("matmul/") and self._rows[i][y_at] is y.data]
 
     def norm(self, x: Rows, weight: Array, eps: float, residual: tuple[Rows, Array, Rows] | None = None) -> Activations:
         """RMS norm of x. ``residual`` = (y, its norm's weight, out): first ``out = x + norm(y)``, then norm of out."""

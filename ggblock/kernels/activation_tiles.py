@@ -86,10 +86,10 @@ def steps_of(e: Emit, peak: Any, levels: Any = None) -> tuple[Any, list[Any]]:
     """The steps of codes up to ``levels`` (a float, 127 where it is None) for values up to ``peak``, <n x float>, and
     what values are multiplied by for codes, each in all lanes of a <16 x float>."""
     b, n = e.b, peak.type.count
-    most = e.splat(e.const("f32", float(MOST_LEVELS)) if levels is None else levels, n)
-    inverse = emit_inverse(e, most, peak)
+    most = e.const("f32", float(MOST_LEVELS)) if levels is None else levels
+    inverse = emit_inverse(e, e.splat(most, n), peak)
     factors = [e.splat(b.extract_element(inverse, ir.Constant(I32, t))) for t in range(n)]
-    return b.fmul(peak, b.fdiv(ir.Constant(peak.type, [1.0] * n), most)), factors
+    return b.fmul(peak, e.splat(b.fdiv(e.const("f32", 1.0), most), n)), factors
 
 
 def write_meta(

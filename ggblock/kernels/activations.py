@@ -117,14 +117,13 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 store(x + 128 * slot + 64, zero(F))
 
     @inline
-    def set_apart(op, tile, n32, n_tokens, factors, x):
+    def set_apart(op, tile, n32, n_tokens, factors, levels, x):
         """What stands apart in a tile in mode "1+"; ``factors``: ``begin``'s results, a lane a token."""
         q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)
         meta = arg(op, 3) + tile * arg(op, 7)
         whole = np.float32(0)
         for k in range(n32):
             whole += squares(meta + k * 4 * META * TILE)
-        levels = arg_f32(op, LEVELS)
         least, average = np.float32(APART) * whole, np.float32(1) / np.float32(n32) * whole
         for k in range(n32):
             at = meta + k * 4 * META * TILE
@@ -173,7 +172,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                         at = k * 32 * TILE
                         quantize_tile(x, q + at, q2 + at, meta + k * 4 * META * TILE, levels, two)
                 if mixed:
-                    set_apart(op, tile, n32, n_tokens, factors, x)
+                    set_apart(op, tile, n32, n_tokens, factors, levels, x)
 
     return write
 

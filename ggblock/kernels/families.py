@@ -230,14 +230,15 @@ def scales_at(fam: Any, machine: str) -> int:
     return UNIT_CODES * (1 + in_halves(fam, machine))
 
 
-def float_bytes(fam: Any) -> int:
-    """Bytes of the float32 scales and offsets of 16 rows for each sub-block of a unit."""
-    return 32 // int(fam.sub) * 64 * (1 + int(fam.has_offsets))
+def numbers_at(fam: Any, machine: str) -> int:
+    """Where the whole numbers of a unit in mode "1p" begin, behind the float32 scales and offsets of 16 rows for each
+    sub-block."""
+    return scales_at(fam, machine) + 32 // int(fam.sub) * 64 * (1 + int(fam.has_offsets))
 
 
 def unit_bytes(fam: Any, machine: str, mode: str) -> int:
     """Bytes of a unit for many tokens in ``mode``: codes, scales and offsets, and in mode "1p" an int32 a row."""
-    return scales_at(fam, machine) + float_bytes(fam) + 64 * (mode == "1p")
+    return numbers_at(fam, machine) + 64 * (mode == "1p")
 
 
 def place(fam: Any, p: Any, second: Any) -> Any:

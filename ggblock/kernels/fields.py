@@ -31,6 +31,11 @@ META = 8
 PAIRED = 7  # the word that it is
 SCALES = 4  # the first four alone
 
+#: Operands of a row that are float rows (the kernels' docstrings list them; the next operand is the bytes from one to
+#: the next): those that it reads, those that it writes.
+READS = {"norm": (8, 12), "gate": (8, 10), "copy": (8,), "rope": (0, 3, 6)}
+WRITES = {"embed": (6,), "norm": (15,), "matmul": (9,), "attention": (7,), "combine": (2,)}
+
 #: The operand of rows that write activations, a float: levels on each side of zero of a tile's first term.
 LEVELS = ROW - A - 1
 MOST_LEVELS = 127

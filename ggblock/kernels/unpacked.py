@@ -48,11 +48,12 @@ def emit_unpack(e: Emit, fam: Any, p: Any, to: Any, mode: str) -> None:
         if mode == "1p":
             number = winograd.emit_codes(e, fam, e.at(to, unit + 16 * within * fam.sub), codes)
             added = e.b.add(added, number) if within else number
-            e.store(to, unit + scales + families.float_bytes(fam), added)
+            e.store(to, unit + families.numbers_at(fam, e.machine.name), added)
             offset = winograd.emit_offset(e, fam, scale, offset)
-        for k, value in enumerate(codes if mode != "1p" else []):
-            half, group = divmod(k, fam.sub // 4)
-            e.store(to, unit + UNIT_CODES * half + 64 * (within * fam.sub // 4 + group), value)
+        else:
+            for k, value in enumerate(codes):
+                half, group = divmod(k, fam.sub // 4)
+                e.store(to, unit + UNIT_CODES * half + 64 * (within * fam.sub // 4 + group), value)
         if narrow.has_whole_scales(e, fam):
             number = fam.parts(e, p, shared, s)[0] if s < n_subs else e.zero("i32x16")
             if within:
@@ -71,14 +72,12 @@ def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int, mode: str) -> tup
     if folded:
         whole = fam.whole(e, shared)[0]
         return fam.folded_codes(e, p, shared, s), e.b.fneg(whole) if folded.signed else whole, offset
-    if mode == "1p":
-        return [fam.codes(e, p, s, k) for k in range(fam.sub // 4)], scale, offset
-    lift = _lift(e, fam)
+    lift = 0 if mode == "1p" else _lift(e, fam)
     scale = e.b.fmul(scale, e.const("f32x16", 2.0**-lift)) if lift else scale
     if families.in_halves(fam, e.machine.name):
         both = [narrow.halves(e, fam, p, s, k) for k in range(fam.sub // 4)]
         return [upper for upper, _ in both] + [lower for _, lower in both], scale, offset
-    return [_codes(e, fam, p, s, k) for k in range(fam.sub // 4)], scale, offset
+    return [_codes(e, fam, p, s, k, lift) for k in range(fam.sub // 4)], scale, offset
 
 
 def _folded(e: Emit, fam: Any) -> Any:
@@ -93,11 +92,12 @@ def _lift(e: Emit, fam: Any) -> int:
     return min(shift, 8 - fam.max_code.bit_length()) if shift and e.machine.signed_bias and not fam.signed else 0
 
 
-def _codes(e: Emit, fam: Any, p: Any, s: int, k: int) -> Any:
-    """Codes as the machine multiplies them: signed ones raised where it takes unsigned bytes of full range."""
+def _codes(e: Emit, fam: Any, p: Any, s: int, k: int, lift: int) -> Any:
+    """Codes as the machine multiplies them: signed ones raised where it takes unsigned bytes of full range, others
+    ``lift`` bits higher."""
     if fam.signed:
         return (fam.raised_codes if e.machine.signed_bias else fam.codes)(e, p, s, k)
-    return e.bytes_shl(fam.codes(e, p, s, k), _lift(e, fam))
+    return e.bytes_shl(fam.codes(e, p, s, k), lift)
 
 
 class Sums:

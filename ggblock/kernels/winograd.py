@@ -76,7 +76,7 @@ def step(
     e: Emit, fam: Any, p: Any, base: Any, meta: Any, tokens: int, pitch: int, high: Any
 ) -> tuple[list[Any], Any]:  # fmt: skip
     """Dot products of the unit at ``p`` by token, <16 x float>, and their factor. ``high``: see ``unpacked._add``."""
-    of_rows = e.load(p, families.scales_at(fam, e.machine.name) + families.float_bytes(fam), "i32x16")
+    of_rows = e.load(p, families.numbers_at(fam, e.machine.name), "i32x16")
     acc = [e.b.add(of_rows, e.splat_load(meta, (PAIRED * pitch + t) * 4, "i32")) for t in range(tokens)]
     if high is not None:
         acc = [e.b.add(*both) for both in zip(acc, _upper(e, p, high, tokens, pitch), strict=True)]

@@ -31,7 +31,6 @@ from .config import Config, Source, read_config
 from .head import LOGIT_ROWS, DrawnHead, Head, draw_head
 from .last_layer import LastLayer, Place
 from .rope import RopeTable
-from .written import Written
 
 DEFAULT_CONTEXT = 8192
 LOG2_E = 1.4426950408889634  # attention's softmax is in powers of two
@@ -264,9 +263,8 @@ class CompiledModel:
                 layer.until.run(len(batch), position + start)
         if len(batch) > 1:
             layer.bring(len(batch) - 1)
-        self._head.ask_for(best)
         plan = layer.step if len(batch) == 1 else layer.alone
-        return self._head.last(plan, position + len(tokens) - 1)[:, : self.n_vocab]
+        return self._head.last(plan, position + len(tokens) - 1, best)[:, : self.n_vocab]
 
     def close(self) -> None:
         """Ends the threads and lets go of the weights."""
@@ -306,7 +304,6 @@ class _Drawn:
     builder: Builder
     head: DrawnHead
     heads: DrawnHead
-    written: Written
     embedding: Embedding
 
     def kernel_names(self, every: bool) -> list[str]:
@@ -345,7 +342,7 @@ def _draw(
     if offloading is None:  # one token's: by kernels that the layers have already, where they are alike
         head = draw_head(Builder((head_modes[0], modes[1]), n_threads, 1), config, written, layers.x, output)
     embedding.scale[0] = written.embedding_scale
-    return _Drawn(layers, builder, head, heads, written, embedding)
+    return _Drawn(layers, builder, head, heads, embedding)
 
 
 def _embedding(source: Source, output: Weight, batch: int, offloading: Any) -> Embedding:
@@ -446,7 +443,7 @@ def compile_model(
     team = Team(n_threads)
     try:
         plan = drawn.builder.finish(team)
-        head = Head(drawn.head, drawn.heads, drawn.written, drawn.layers.x, team, notify)
+        head = Head(drawn.head, drawn.heads, team, notify)
     except BaseException:
         team.close()
         raise

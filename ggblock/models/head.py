@@ -50,28 +50,19 @@ def draw_head(builder: Builder, config: Config, written: Written, x: Rows, outpu
 class Head:
     """``plan`` makes one token's logits, from row 0 of what it reads."""
 
-    def __init__(
-        self, one: DrawnHead, many: DrawnHead, written: Written, x: Rows, team: Team, notify: Notify | None
-    ) -> None:
+    def __init__(self, one: DrawnHead, many: DrawnHead, team: Team, notify: Notify | None) -> None:
         self.plan = one.builder.finish(team)
         self._one, self._drawn, self._team, self._notify = one, many, team, notify
         self._many: Plan | None = self.plan if many is one else None
-        # columns of the norm's row that hold float rows (kernels.activations.make_norm): many start at any of them
-        self._moved = [(fields.A + 8, written.x or x)]
-        if written.residual:
-            self._moved += [(fields.A + 12, written.residual[0]), (fields.A + 15, written.residual[2])]
 
-    def ask_for(self, best: int) -> None:
-        """Only so many of the largest logits of one token, 0 for all, until it is asked for others."""
-        self.plan.state[fields.BEST] = best if best <= fields.MOST else 0
-
-    def last(self, plan: Plan, position: int) -> npt.NDArray[np.float32]:
+    def last(self, plan: Plan, position: int, best: int) -> npt.NDArray[np.float32]:
         """Runs ``plan``, which ends with this head's, for the token at ``position``; its logits, (1, at least
-        n_vocab)."""
+        n_vocab): only the ``best`` largest are asked for, or all where that is 0."""
         self.plan.state[fields.N_TOKENS] = 1
+        self.plan.state[fields.BEST] = best if best <= fields.MOST else 0
         logits = np.empty((1, self._one.logits.stride // 4), np.float32)
         # the head's matrix writes them (kernels.matmul, kernels.sieve): no copy
-        plan.end_at(self._one.n_writing, fields.A + 9, logits)
+        plan.end_at(self._one.n_writing, logits)
         plan.run(1, position)
         return logits
 
@@ -80,7 +71,7 @@ class Head:
         ``LOGIT_ROWS``."""
         if self._many is None:
             self._many = self._drawn.builder.finish(self._team, self._notify)
-        self._many.start_at(self._moved, first)
+        self._many.start_at(first)
         self._many.run(count, 0)
         found: npt.NDArray[Any] = self._many.fetch(self._drawn.logits, count)
         return found

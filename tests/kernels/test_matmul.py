@@ -66,8 +66,9 @@ def test_units_give_back_the_weights(mode: str, name: str, tmp_path: Path) -> No
     product = Product(w, MODES[mode], 2, n_cols)
     powers = np.diag(np.float32(2.0) ** rng.integers(-6, 6, n_cols).astype(np.float32))
     bound = 7 * EPS * powers.astype(np.float64) @ m.size.T
-    x = powers * levels_of(w.family, MODES[mode], n_cols)
-    assert_close(product.run(x), exact_product(m, x), 127 * bound)
+    levels = levels_of(w.family, MODES[mode], n_cols)
+    x = powers * levels
+    assert_close(product.run(x), exact_product(m, x), levels * bound)
     x = powers * 127
     one_at_a_time = np.concatenate([product.run(row[None]) for row in x])
     assert_close(one_at_a_time, exact_product(m, x), 127 * bound)
@@ -158,13 +159,13 @@ def test_no_sum_leaves_its_lane(name: str, codes: int, tmp_path: Path) -> None:
     n_cols = 2 * max(32, blocks.by_name(name).block_size)
     m = matrix(tmp_path, name, 16, n_cols, rng, codes)
     w = m.weight()
-    most = levels_of(w.family, MODES["two_mixed"], 4)
-    x = np.full((5, n_cols), most, np.float32)
-    x[1] = -most
-    x[2, ::2], x[3, ::4], x[4, 2::4] = -most, -most, -most
+    x = np.full((5, n_cols), 127, np.float32)
+    x[1] = -127
+    x[2, ::2], x[3, ::4], x[4, 2::4] = -127, -127, -127
     x[4] += np.float32(127 / 256) * np.sign(x[4])  # one token has two terms
     product = Product(w, MODES["two_mixed"], 2, 5)
-    assert_close(product.run(x[:4]), exact_product(m, x[:4]), tolerance(m, x[:4], False))
+    many = np.sign(x[:4]) * np.float32(levels_of(w.family, MODES["two_mixed"], 4))
+    assert_close(product.run(many), exact_product(m, many), tolerance(m, many, False))
     mode = mode_of_one(w.family, MODES["two_mixed"], MACHINE.name)
     for row in x if mode in ("2", "2w") else x[:4]:
         bound = tolerance(m, row[None], False) + rounding(w, m, MODES["two_mixed"], row[None])

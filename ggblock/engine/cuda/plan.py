@@ -29,9 +29,6 @@ from .upload import Uploader
 
 CPU, DEVICE = "cpu", "device"
 
-#: Operands of a row that are float rows (``kernels``' docstrings list them): those that it reads, those that it writes.
-READS = {"norm": (8, 12), "gate": (8, 10), "copy": (8,), "rope": (0, 3, 6)}
-WRITES = {"embed": (6,), "norm": (15,), "matmul": (9,), "attention": (7,), "combine": (2,)}
 ACCUMULATE = 11  # operand of matmul
 
 
@@ -129,9 +126,9 @@ class MixedBuilder(Builder):
         valid = self.offloading.valid
         for row, place in zip(self._rows, self._places):
             kind, operands = row[0].partition("/")[0], row[fields.A :]
-            reads = [operands[i] for i in READS.get(kind, ())]
+            reads = [operands[i] for i in fields.READS.get(kind, ())]
             if kind == "matmul" and operands[ACCUMULATE]:
-                reads += [operands[i] for i in WRITES[kind]]
+                reads += [operands[i] for i in fields.WRITES[kind]]
             missing = [
                 host for host in reads if isinstance(host, np.ndarray) and place not in valid.get(id(host), {CPU})
             ]
@@ -140,7 +137,7 @@ class MixedBuilder(Builder):
                 last = place
             for host in missing:
                 valid.setdefault(id(host), {CPU}).add(place)
-            for i in WRITES.get(kind, ()):
+            for i in fields.WRITES.get(kind, ()):
                 if isinstance(operands[i], np.ndarray):
                     valid[id(operands[i])] = {place}
             if place == CPU:
@@ -179,10 +176,10 @@ class MixedPlan(Plan):
         super().__init__(rows, state, keep, team)
         self.runs, self._offloading, self._batch, self._first = runs, offloading, batch, 0
 
-    def start_at(self, moved: list[tuple[int, Rows]], first: int) -> None:
+    def start_at(self, first: int) -> None:
         self._first = first
         if self.runs[0].count:  # the row that reads them is the plan's first
-            super().start_at(moved, first)
+            super().start_at(first)
 
     def run(self, n_tokens: int, position: int) -> None:
         self.state[fields.N_TOKENS] = n_tokens
