@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fields
-from ..kernels.families import family, form_of, levels, mode_of_many, mode_of_one
+from ..kernels.families import family, form_of, levels, mode_of_many, mode_of_one, modes_of
 from ..simd.host import TILE_TOKENS, WORD_MACHINES, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
@@ -176,7 +176,7 @@ class Plan:
 
 
 class Builder:
-    """Collects the rows of one plan. ``modes``: activations for one token and for many ("1", "2" or "f").
+    """Collects the rows of one plan. ``modes``: activations for one token and for many (``kernels.matmul``).
 
     ``place``: where the next rows run; ``engine.cuda`` knows another one.
     """
@@ -205,8 +205,8 @@ class Builder:
         key = (form, k)
         if key not in self._buffers:
             k32 = round_up(k, 256)
-            size = 4 if form == "f" else 1
-            thread_q, thread_meta = round_up(k32 * size, 64) + 64, fields.META * fields.word_stride(k32 // 32)
+            one, size = {"f": (4, 4), "w": (4, 2), "i": (1, 1)}[form]  # bytes of a number of one token, of many
+            thread_q, thread_meta = round_up(k32 * one, 64) + 64, fields.META * fields.word_stride(k32 // 32)
             tables = sum(n_bytes for _, _, n_bytes in (tables_of(mode, k) for mode in fields.TABLED))
             n_q = max(self.capacity * k32 * size, self.n_threads * (thread_q + tables))
             n_meta = max(self.capacity * k32 // 32 * fields.META * 4, self.n_threads * thread_meta)
@@ -214,7 +214,7 @@ class Builder:
             exact = round_up(k, 32)
             self._buffers[key] = _Buffers(
                 buffer(n_q + 4096),
-                empty if form == "f" else buffer(n_q + 4096),
+                buffer(n_q + 4096) if form == "i" else empty,
                 empty if form == "f" else buffer(n_meta),
                 thread_q,
                 thread_meta,
@@ -281,8 +281,8 @@ class Builder:
     def matmul(self, a: Activations, w: Weight, y: Rows, accumulate: bool = False, bias: Array | None = None) -> None:
         """``y (+)= a @ w.T (+ bias)``. Put a ``barrier`` after the last product that reads ``a``."""
         assert a.k == w.n_cols, (w.tensor.name, a.k, w.n_cols)
-        modes = ("f", "f") if w.is_float else self.modes
-        form = "f" if modes == ("f", "f") else "i"
+        modes = modes_of(w.family, self.modes, host().machine if self.place == "cpu" else "")
+        form = modes[1] if modes in (("f", "f"), ("f", "w")) else "i"
         b = self._activations(form, a.k)
         thread_q, thread_meta = (0, 0) if a.split else (b.thread_q, b.thread_meta)
         if (self.place, form) not in a.emitted:
@@ -409,7 +409,7 @@ class Builder:
         on one core of Zen 4.
         """
         share = max(1, w.n_panels // self.n_threads)
-        if w.is_float or mode == "f":
+        if mode == "f":
             return 0, 0, min(share, max(1, UNPACKED_BYTES // w.panel_bytes))
         together = min(share, max(2, UNPACKED_BYTES // w.unpacked_bytes(mode)))
         size = round_up(together * w.unpacked_bytes(mode), 64)

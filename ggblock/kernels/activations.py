@@ -8,6 +8,8 @@ tanh form (Hendrycks & Gimpel 2016). Quantization of 32 values: ``d = max|x| / 1
 terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127]. Tiles of tokens may have fewer
 levels than 127 (``winograd``): operand ``fields.LEVELS`` of every row.
 
+Mode "w" (many tokens): one number of 16 bits (``float_words``).
+
 Mode "1+" (many tokens): one term, and four of 32 columns with more bits (``activation_apart``) where that saves more
 than ``APART`` of the rounding error of a tile's tokens, the sum of their ``d**2``. Few columns of a trained model's
 residual stream are far larger than the others: one block of 18 holds 62 % of the error of SmolLM2's q, k and v and 43 %
@@ -42,6 +44,7 @@ from .activation_blocks import BLOCKS, quantize_blocks
 from .activation_tiles import BYTES, TILE, quantize_tile
 from .args import arg, arg_f32, larger, smaller, state, word_stride
 from .fields import APART, LEVELS, META, N_TOKENS
+from .float_words import Q_STEP, quantize_words
 
 F = "f32x16"
 
@@ -77,7 +80,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
     copy of its own, or, where the strides are 0, its share of the only one), bytes of a tile of q, of meta.
     """
     one_two, one_floats = int(one == "2"), one == "f"
-    mixed, floats, two = many == "1+", many == "f", int(many == "2")
+    mixed, floats, in_words, two = many == "1+", many == "f", many == "w", int(many == "2")
 
     @inline
     def half(op, n32, k, j, f):
@@ -168,6 +171,8 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                         for slot in range(TILE):
                             a, b = load(x + 128 * slot, F), load(x + 128 * slot + 64, F)
                             write_floats(a, b, q + k * 128 * TILE + 4 * slot, TILE)
+                    elif in_words:
+                        quantize_words(x, q + k * Q_STEP * TILE, meta + k * 4 * META * TILE)
                     else:
                         at = k * 32 * TILE
                         quantize_tile(x, q + at, q2 + at, meta + k * 4 * META * TILE, levels, two)

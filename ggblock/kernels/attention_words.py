@@ -30,7 +30,7 @@ from numba.core.extending import intrinsic
 from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
-from ..simd.vec import MACHINE, Vec, emit_inverse, load, max_of, rolled, splat, store, vabs, vmax, zero
+from ..simd.vec import MACHINE, ROUND, Vec, emit_inverse, load, max_of, rolled, splat, store, vabs, vmax, zero
 from . import shapes
 from .attention_products import outer_words
 from .attention_q8_0 import inverse
@@ -38,7 +38,6 @@ from .shapes import KEYS
 
 F = "f32x16"
 VALUES, WEIGHTS = 4095, 8191
-ROUND = 1.5 * 2.0**23  # added to a float, its low bits are the whole number nearest to it
 
 
 def largest(size: int) -> int:

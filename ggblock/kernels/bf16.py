@@ -4,6 +4,7 @@ from .families import FloatFamily
 
 class BF16(FloatFamily):
     n_bytes = 16
+    in_words = True
 
     def weights(self, e, p, k):
         from llvmlite import ir

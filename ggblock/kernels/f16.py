@@ -4,6 +4,7 @@ from .families import FloatFamily
 
 class F16(FloatFamily):
     n_bytes = 16
+    in_words = True
 
     def weights(self, e, p, k):
         return e.half_load(p, k * 32)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..blocks import by_name, tails
 from ..format import panels
-from ..simd.host import NARROW_MACHINES, PLACE_MACHINES, TABLE_MACHINES, WIDE_MACHINES, Host
+from ..simd.host import NARROW_MACHINES, PLACE_MACHINES, TABLE_MACHINES, WIDE_MACHINES, WORD_MACHINES, Host
 from . import fields
 from .shapes import UNIT_CODES
 
@@ -29,6 +29,8 @@ FORMS = {"q1_0": ("q1_0_places", PLACE_MACHINES), "tq1_0": ("tq1_0_threes", TABL
 FORM_UNITS = {"q1_0_places": ((0, 2, 2), (2, 16, 1)), "tq1_0_threes": ((0, 2, 2), (2, 54, 1))}
 
 COARSE_BITS = 3.5   # a weight
+
+WORD_UNIT = 16 * 64 + 64  # bytes: see ``float_words``
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ class FloatFamily:
 
     block = 8
     n_bytes = 0
+    in_words = False    # whether whole numbers of 16 bits stand for them beside many tokens (``float_words``)
 
     def weights(self, e: Any, p: Any, k: int) -> Any:
         """Weight ``k`` of the block in all 16 rows: <16 x float>."""
@@ -237,7 +240,10 @@ def numbers_at(fam: Any, machine: str) -> int:
 
 
 def unit_bytes(fam: Any, machine: str, mode: str) -> int:
-    """Bytes of a unit for many tokens in ``mode``: codes, scales and offsets, and in mode "1p" an int32 a row."""
+    """Bytes of a unit for many tokens in ``mode``: codes, scales and offsets, and in mode "1p" an int32 a row; in mode
+    "w" those of ``float_words``."""
+    if mode == "w":
+        return WORD_UNIT
     return numbers_at(fam, machine) + 64 * (mode == "1p")
 
 
@@ -265,6 +271,16 @@ def form_of(name: str, modes: tuple[str, str], machine: str) -> str:
     with one token of activations in ``modes``."""
     form, machines = FORMS.get(name, (name, ()))
     return form if machine in machines and mode_of_one(form, modes, machine) == family(form).tables else name
+
+
+def modes_of(name: str, modes: tuple[str, str], machine: str) -> tuple[str, str]:
+    """The activations, of one token and of many, that block family ``name`` takes where others have ``modes``: weights
+    that are floats take floats, and beside "1+" of many tokens whole numbers of 16 bits (``float_words``) where these
+    are multiplied faster."""
+    fam = family(name)
+    if not isinstance(fam, FloatFamily):
+        return modes
+    return "f", "w" if fam.in_words and modes[1] == "1+" and machine in WORD_MACHINES else "f"
 
 
 def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:

@@ -26,7 +26,7 @@ SHARE_LINE = 64  # bytes of what ``shares`` knows of a thread's share
 #: 16, or where products are first summed in int16 (``Machine.narrow``) two int16 each, -1 * sum of the first term of
 #: the first two and of the last two of every four columns; of one token with two terms, floats, scale * the same sums
 #: of the first term alone. Last, where tiles of tokens read it on ``simd.host.PAIR_MACHINES``, a whole number, what
-#: ``winograd`` adds to the products of all.
+#: ``winograd`` adds to the products of all. In mode "w" the scale alone is there.
 META = 8
 PAIRED = 7  # the word that it is
 SCALES = 4  # the first four alone

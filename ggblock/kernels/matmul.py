@@ -9,7 +9,8 @@ with ``d`` the activations' scale per 32 and ``s = d * sum(q)``. Two terms of ac
 about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With float activations (reference mode) codes
 become floats instead and nothing is rounded to integers. In mode "1+" more bits count where they are worth it: of a
 tile four of 32 columns have them (``activation_apart``), of one token blocks with a large scale have a second term
-(``block_products``). Mode "1p" is "1+" of tiles with half the dot products (``winograd``).
+(``block_products``). Mode "1p" is "1+" of tiles with half the dot products (``winograd``); in mode "w", of tiles
+too, whole numbers of 16 bits stand for weights that are halves and for activations (``float_words``).
 
 For one token the memory is what takes time, and nothing here prefetches: hardware does it best, at the full bandwidth,
 where a kernel reads strictly forward, line after line. That is what the order of ``format.panels`` is for, and why one
@@ -37,7 +38,7 @@ from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
-from . import block_products, families, unpacked
+from . import block_products, families, float_words, unpacked
 from .args import arg, larger, smaller, state, word_stride
 from .fields import META, N_TOKENS, SLICED, TABLED, TURN
 from .shares import START, end_of, first_of, take
@@ -142,6 +143,9 @@ def unpack(typingctx, w, second, to, n_blocks, family, mode):
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
+        if how == "w":
+            float_words.emit_unpack(e, fam, a[0], a[2], a[3])
+            return c.get_dummy_value()
 
         def body(i: Any, carried: Any) -> list[Any]:
             p, rest, out = carried
@@ -164,15 +168,16 @@ def tile_of_units(
 ):  # fmt: skip
     """16 rows by ``tokens`` tokens, the first ones of a tile of ``pitch``, over ``n_units`` units (``unpacked``). ``y``
     and ``bias`` as of ``tile``; ``mode``: "1" or "2" terms of activations, or "1+", four columns apart where
-    ``activations`` says so, or "1p", that by half the dot products (``winograd``). ``following``: address of the panel
-    that will be unpacked in place of this one, which is brought into the second level of cache meanwhile; or 0.
+    ``activations`` says so, or "1p", that by half the dot products (``winograd``), or "w", both sides whole numbers of
+    16 bits (``float_words``). ``following``: address of the panel that will be unpacked in place of this one, which is
+    brought into the second level of cache meanwhile; or 0.
     ``rows``: "whole", or of that panel every ``slice_units`` lie ``jump`` bytes further on.
     """
     fam, n_tokens, how = families.family(family.literal_value), tokens.literal_value, mode.literal_value
     apart = pitch.literal_value
     sig = types.void(*[types.int64] * 12, family, tokens, pitch, mode, rows)
     whole = rows.literal_value == "whole"
-    n_lines = -(-16 * fam.n_bytes // (fam.block // 32 * 64))  # of packed blocks for a unit
+    n_lines = -(-16 * fam.n_bytes * 32 // fam.block // 64)  # of packed blocks for a unit
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
@@ -186,7 +191,7 @@ def tile_of_units(
                 for line in range(n_lines):
                     e.prefetch(at, 64 * line, 2)
             sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, sums, place), apart)
-            q_step = unpacked.Q_STEP * apart
+            q_step = unpacked.q_step(how) * apart
             size = families.unit_bytes(fam, MACHINE, how)
             return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * apart), *sums]
 
@@ -227,8 +232,8 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     """
     tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in block_products.MIXED
     fam = families.family(family)
-    in_floats = many == "f" or isinstance(fam, families.FloatFamily)
-    loud = np.float32(0 if in_floats else families.loud(fam))
+    in_floats, is_float = many == "f", isinstance(fam, families.FloatFamily)
+    loud = np.float32(0 if is_float or in_floats else families.loud(fam))
     each_unit = 0 if in_floats else families.unit_bytes(fam, MACHINE, many)
     second, sliced, block_columns = families.second_bytes(fam), one in SLICED, int(fam.block)
     rows = "slices" if sliced else "whole"

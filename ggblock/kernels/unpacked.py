@@ -28,7 +28,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..simd.emit import Emit
-from . import families, narrow, winograd
+from . import families, float_words, narrow, winograd
 from .block_products import dot_of, dots, group_of, shift_of, sum_word, together
 from .fields import HIGH_BITS, META
 from .shapes import UNIT_CODES
@@ -215,7 +215,9 @@ def emit_unit(
     e: Emit, fam: Any, p: Any, q: Any, q2: Any, meta: Any, tokens: int, mode: str, sums: Sums, pitch: int = 0
 ) -> list[Any]:
     """The unit at ``p`` against ``tokens`` tokens, the first of a tile of ``pitch``, if these are more; returns the new
-    sums. ``mode``: "1", "2", "1+" or "1p" (``matmul``)."""
+    sums. ``mode``: "1", "2", "1+", "1p" or "w" (``matmul``)."""
+    if mode == "w":
+        return float_words.emit_unit(e, p, q, meta, tokens, pitch or tokens, sums)
     add = partial(_add, e, fam, p, meta=meta, tokens=tokens, pitch=pitch or tokens, sums=sums, mode=mode)
     if mode not in ("1+", "1p"):
         return add((q, q2)[: int(mode)])
@@ -226,3 +228,8 @@ def emit_unit(
 
 #: What a tile's activations advance by from one unit to the next, bytes a token: of q and q2, and of meta.
 Q_STEP, META_STEP = 32, 4 * META
+
+
+def q_step(mode: str) -> int:
+    """``Q_STEP`` in ``mode``."""
+    return float_words.Q_STEP if mode == "w" else Q_STEP

@@ -20,10 +20,11 @@ KV_TYPES = ("f16", "q8_0", "f32")
 
 #: How activations are held in matrix products: ``kernels.matmul``'s modes of the layers, for one token and for many,
 #: and of the logits. "1" is int8, "2" two terms of int8 (about 15 bits), "1+" more bits for the columns that need them
-#: most, "f" float32. Decoding is bound by reading weights, so two terms cost it nothing; where it would be bound by
-#: computing, with block types of less than 3.5 bits a weight, and on AVX2 with most, it has "1+" too
-#: (``kernels.families.mode_of_one``). Logits
-#: take two terms for many tokens too: a prompt needs those of its last token only. Mean KL of SmolLM2's prefill with
+#: most, "f" float32. Weights that are floats take floats, in "fast" F16 and BF16 of many tokens about 14 bits
+#: (``kernels.float_words``). Decoding is bound by reading weights, so two terms cost it nothing; where it would be
+#: bound by computing, with block types of less than 3.5 bits a weight, and on AVX2 with most, it has "1+" too
+#: (``kernels.families.mode_of_one``). Logits take two terms for many tokens too: a prompt needs those of its last token
+#: only. Mean KL of SmolLM2's prefill with
 #: one term everywhere 0.0033, with two for the logits 0.0024, with "1+" 0.0010, with two everywhere 0.0000005 (at 1.4
 #: times the time); of its decode as Q3_K_M 0.0000004 with two terms, 0.00005 with "1+" for Q3_K, as Q2_K 0.001.
 ACTIVATIONS = {

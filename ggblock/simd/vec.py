@@ -29,6 +29,7 @@ SCALARS = {
     "i64": types.int64,
     "f32": types.float32,
 }
+ROUND = 1.5 * 2.0**23  # added to a float, its low bits are the whole number nearest to it
 
 
 class Vec(types.Type):  # type: ignore[misc]

@@ -60,12 +60,12 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
         if mode == "unpack":
             unpacked.emit_unpack(e, fam, at, e.at(out, i, 16 * fam.n_bytes), "1")
             return carried
-        if mode == "f" or isinstance(fam, families.FloatFamily):
+        if mode != "w" and (mode == "f" or isinstance(fam, families.FloatFamily)):
             return block_products.block_float(e, fam, at, x, tokens, carried)
         if tokens > 1:
             unit = e.at(p, i, families.unit_bytes(fam, machine, mode))
             m = e.at(meta, i, unpacked.META_STEP * tokens)
-            x, second = (e.at(v, i, unpacked.Q_STEP * tokens) for v in (q, q2))
+            x, second = (e.at(v, i, unpacked.q_step(mode) * tokens) for v in (q, q2))
             return unpacked.emit_unit(e, fam, unit, x, second, m, tokens, mode, unpacked.Sums(e, carried))
         limit, second, words = e.const("f32", 1.0), e.at(q2, i, fam.block), block_products.Words(e, meta, blocks)
         return [block_products.block(e, fam, at, x, second, words, None, mode, limit, carried[0])]

@@ -191,7 +191,8 @@ def terms_of(w: Weight, modes: tuple[str, str], n_tokens: int) -> int:
 
 
 def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.ndarray | float:
-    """(n_tokens, n_rows): what tables may round off a product of one token; 0 where none are used.
+    """(n_tokens, n_rows): what tables may round off a product of one token, and whole numbers that stand for halves one
+    of many; 0 where none are used.
 
     ``kernels.sign_tables``: a sum of four is off by half a step of its 32 columns (64 where tables have 16 bytes),
     which is 1/127 of their largest sum of four magnitudes, and its columns by 1/2**17 of a step.
@@ -200,8 +201,10 @@ def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.
     ``kernels.digit_tables``: each sum of two or three columns of a block, 16 of 48 columns
     and 6 of the last 16, is off by half a step, 1/127 of the largest there, and its columns by 1/2**17 of a step.
     """
+    if len(x) > 1:
+        return rounding_of_words(m, x) if families.modes_of(w.family, modes, MACHINE.name)[1] == "w" else 0.0
     mode = mode_of_one(w.family, modes, MACHINE.name)
-    if len(x) > 1 or mode not in ("1s", "1t", "1d"):
+    if mode not in ("1s", "1t", "1d"):
         return 0.0
     if mode == "1d":
         n = x.shape[1] // 256 if len(w.slices) > 1 else tabled_blocks(mode, x.shape[1])
@@ -221,6 +224,16 @@ def rounding(w: Weight, m: Matrix, modes: tuple[str, str], x: np.ndarray) -> np.
     a_column = np.zeros(x.shape)
     a_column[:, :whole] = np.repeat(fours / 127 * (1 / 2 + 4 / 2**17) / 4, each, axis=1)
     return a_column @ np.abs(m.exact).T
+
+
+def rounding_of_words(m: Matrix, x: np.ndarray) -> np.ndarray:
+    """(n_tokens, n_rows): what ``kernels.float_words`` may round off: half a step of each weight and activation, 1/8191
+    of the largest in 32 columns, and 1/2**9 of a step more, since 8191 codes times two roundings of float32 are that
+    much."""
+    pad = [(0, 0), (0, -x.shape[1] % 32)]
+    a, b = (np.abs(np.pad(v.astype(np.float64), pad)).reshape(len(v), -1, 32) for v in (x, m.exact))
+    of_a, of_b = ((1 / 2 + 2**-9) / 8191 * v.max(2) for v in (a, b))
+    return of_a @ b.sum(2).T + a.sum(2) @ of_b.T + 32 * of_a @ of_b.T
 
 
 class Product:

@@ -20,6 +20,7 @@ FLOATS = tuple(name for name in families.FAMILIES if name not in CODED)
 FAST = ("2", "1+")
 ZEN = host.Host("znver4", "", "avx512vbmi", adds_beside=True)
 DOT = {"neon": r"\bsdot\b", "avxvnni": r"\bvpdpbusd\b"}
+WORDS = r"\bvp(dpwssd|maddwd)\b"  # LLVM takes the one apart into the other and an addition where that waits less
 
 
 def test_host_and_machines_agree() -> None:
@@ -112,6 +113,26 @@ def test_float_families_use_fused_multiply_adds(family: str, machine: str) -> No
     text = tile_assembly(family, machine, 1, "f")
     assert re.search(r"\bfmla\b" if machine == "neon" else r"\bvfmadd\d+ps\b", text)
     assert not re.search(r"^\s+(bl|blr|call|callq)\s", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("machine", host.WORD_MACHINES)
+@pytest.mark.parametrize("family", [name for name in FLOATS if families.family(name).in_words])
+def test_halves_are_multiplied_as_words(family: str, machine: str) -> None:
+    """A unit against a tile: 16 pairs of columns, each one product a token and register of rows."""
+    here = machines.MACHINES[machine]
+    text = tile_assembly(family, machine, here.tile_tokens, "w")
+    assert len(re.findall(WORDS, text)) == 16 * here.tile_tokens * 16 // here.lanes
+    assert not re.search(r"^\s+(call|callq)\s", text, re.MULTILINE)
+
+
+def test_what_floats_are_multiplied_with() -> None:
+    """Weights that are halves as words where "1+" allows it and the machine has the products; all else as floats."""
+    for name in ("f16", "bf16"):
+        assert families.modes_of(name, FAST, "avx2") == families.modes_of(name, FAST, "avx512vbmi") == ("f", "w")
+        for modes, machine in ((FAST, "neon"), (FAST, "portable"), (("2", "2"), "avx2"), (("f", "f"), "avx2")):
+            assert families.modes_of(name, modes, machine) == ("f", "f")
+    assert families.modes_of("f32", FAST, "avx2") == ("f", "f")
+    assert families.modes_of("q8_0", FAST, "avx2") == FAST
 
 
 NEON_KERNELS = {  # kernel -> what its assembly must contain

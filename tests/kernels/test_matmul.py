@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ggblock
 from ggblock import blocks
 from ggblock.engine.plan import Builder, tabled_blocks
+from ggblock.engine.weights import describe
+from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels.families import form_of, mode_of_many, mode_of_one
 from ggblock.kernels.fields import SLICED, TABLED
 from ggblock.kernels.matmul import OWN_TILES
@@ -68,7 +71,7 @@ def test_units_give_back_the_weights(mode: str, name: str, tmp_path: Path) -> No
     bound = 7 * EPS * powers.astype(np.float64) @ m.size.T
     levels = levels_of(w.family, MODES[mode], n_cols)
     x = powers * levels
-    assert_close(product.run(x), exact_product(m, x), levels * bound)
+    assert_close(product.run(x), exact_product(m, x), levels * bound + rounding(w, m, MODES[mode], x))
     x = powers * 127
     one_at_a_time = np.concatenate([product.run(row[None]) for row in x])
     assert_close(one_at_a_time, exact_product(m, x), 127 * bound)
@@ -242,8 +245,25 @@ def test_accumulate_and_bias(mode: str, name: str, tmp_path: Path) -> None:
     for n_tokens in (1, 11):
         x = exact_activations(n_tokens, 96, 1, rng, levels_of(w.family, MODES[mode], n_tokens))
         expected = exact_product(m, x)
-        bound = tolerance(m, x, in_floats(name, mode)) + 2 * EPS * (np.abs(x) @ m.size.T + 7 + np.abs(bias[:35]))
+        bound = tolerance(m, x, in_floats(name, mode)) + rounding(w, m, MODES[mode], x)
+        bound += 2 * EPS * (np.abs(x) @ m.size.T + 7 + np.abs(bias[:35]))
         assert_close(product.run(x, before=7.0), expected + bias[:35] + 7.0, bound)
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_a_weight_that_is_no_number_shows(name: str, tmp_path: Path) -> None:
+    """NaN and infinity reach the results of their rows, of one token and of many, and no others."""
+    rng = np.random.default_rng(7)
+    raw = rng.standard_normal((20, 96)).astype("<f4")
+    raw[3, 40], raw[17, 95] = np.nan, np.inf
+    halves = raw.astype("<f2").view(np.uint8) if name == "f16" else (raw.view("<u4") >> 16).astype("<u2").view(np.uint8)
+    with GgufWriter(tmp_path / "m.gguf", {"general.architecture": "none"}, [TensorSpec("w", name, (20, 96))]) as writer:
+        writer.write("w", halves)
+    with ggblock.open(tmp_path / "m.gguf") as file:
+        product = Product(describe(file.tensors["w"]), MODES["two_mixed"], 1, 16)
+        for n_tokens in (1, 11):
+            found = np.isfinite(product.run(rng.standard_normal((n_tokens, 96)).astype(np.float32)))
+            assert not found[:, [3, 17]].any() and np.delete(found, [3, 17], axis=1).all()
 
 
 @pytest.mark.parametrize("name", ["q4_k", "iq2_xs", "f32", "i8"])

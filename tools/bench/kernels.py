@@ -60,9 +60,6 @@ def random_rows(type_name: str, n_rows: int, n_cols: int) -> np.ndarray:
     return raw.reshape(n_rows, -1)
 
 
-FLOATS = ("f16", "bf16", "f32")
-
-
 def layer_file(folder: Path, type_name: str) -> Path:
     """A GGUF file with the matrices of one layer."""
     from ggblock.format import GgufWriter, TensorSpec
@@ -138,27 +135,28 @@ def packed(path: Path, modes: tuple[str, str]) -> list[Any]:
     return found
 
 
-def modes_of(activations: str, is_float: bool) -> tuple[str, str]:
+def modes_of(activations: str) -> tuple[str, str]:
     """``activations``: a name of ``models.ACTIVATIONS``, or the modes themselves, such as "1/1"."""
     from ggblock.models import ACTIVATIONS
 
     one, _, many = activations.partition("/")
-    return ("f", "f") if is_float else (one, many) if many else ACTIVATIONS[activations][0]
+    return (one, many) if many else ACTIVATIONS[activations][0]
 
 
 def kernel_names(type_name: str, activations: str) -> list[str]:
     """What measuring a type will need."""
-    from ggblock.kernels.families import form_of, mode_of_one
+    from ggblock.kernels.families import form_of, mode_of_many, mode_of_one
+    from ggblock.kernels.families import modes_of as modes_of_family
     from ggblock.kernels.fields import TABLED
     from ggblock.simd.host import host
 
-    one, many = modes_of(activations, type_name in FLOATS)
+    one, many = modes_of_family(type_name, modes_of(activations), host().machine)
     family = form_of(type_name, (one, many), host().machine)
     way = mode_of_one(family, (one, many), host().machine)
     tables = [TABLED[way][0]] if way in TABLED else []
     inputs = [f"copy/{one}/{many}", f"gate/silu/{one}/{many}", *tables]
     packing = ["repack", "threes"] if family == "tq1_0_threes" else ["repack"]
-    return [*inputs, f"matmul/{family}/{way}/{many}", *packing, "team", "post"]
+    return [*inputs, f"matmul/{family}/{way}/{mode_of_many(family, (one, many), host())}", *packing, "team", "post"]
 
 
 def measure(args: argparse.Namespace, type_name: str, data: Any) -> dict[str, float]:
@@ -166,7 +164,7 @@ def measure(args: argparse.Namespace, type_name: str, data: Any) -> dict[str, fl
     import machine
     import roof
 
-    modes = modes_of(args.activations, type_name in FLOATS)
+    modes = modes_of(args.activations)
     with tempfile.TemporaryDirectory() as folder:
         weights = packed(layer_file(Path(folder), type_name), modes)
     n = -(-args.mb * 10**6 // sum(w.data.size for w in weights))
