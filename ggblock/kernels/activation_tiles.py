@@ -44,6 +44,14 @@ def largest(e: Emit, vectors: list[Any]) -> Any:
     return flat
 
 
+def columns_of(e: Emit, source: Any) -> tuple[list[list[Any]], Any]:
+    """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``source``: both halves by token, <16 x float> each, and the
+    largest magnitude of each token, <TILE x float>."""
+    halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
+    both = zip(*halves, strict=True)
+    return halves, largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in both])
+
+
 def turned(e: Emit, codes: list[Any]) -> list[Any]:
     """16 columns of all tokens, ``codes`` by token (<16 x i8>), as (4 groups, TILE, 4), <64 x i8> each."""
     words = joined(e.b, [e.bitcast(v, "i32x4") for v in codes])
@@ -118,8 +126,7 @@ def quantize_tile(typingctx, x, q, q2, meta, levels, two):
     def codegen(c, builder, s, args):
         e, b = Emit(builder, MACHINE), builder
         source, first, second, to, most = args[:5]
-        halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
-        peak = largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)])
+        halves, peak = columns_of(e, source)
         (d, factors), sums, rests, pairs, paired = steps_of(e, peak, most), [], [], [], []
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]

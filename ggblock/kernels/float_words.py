@@ -22,15 +22,14 @@ from numba.core import types
 from numba.core.extending import intrinsic
 
 from ..simd.emit import Emit, llvm_type
-from ..simd.machines import MACHINES, joined
-from ..simd.vec import MACHINE, ROUND, emit_inverse, emit_max
-from .activation_tiles import largest, steps_of
+from ..simd.machines import joined
+from ..simd.vec import MACHINE, ROUND, emit_inverse
+from .activation_tiles import TILE, columns_of, steps_of
 from .families import WORD_UNIT
 
 MOST = 8191
 STEPS_AT = 16 * 64
 Q_STEP = 64  # bytes of 32 columns of one token
-TILE = MACHINES[MACHINE].tile_tokens
 
 
 def emit_unpack(e: Emit, fam: Any, panel: Any, to: Any, n_blocks: Any) -> None:
@@ -95,8 +94,7 @@ def quantize_words(typingctx, x, q, meta):
     def codegen(c, builder, s, args):
         e, b = Emit(builder, MACHINE), builder
         source, to, words = args
-        halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
-        peak = largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)])
+        halves, peak = columns_of(e, source)
         d, factors = steps_of(e, peak, e.const("f32", float(MOST)))
         for i, values in enumerate(halves):
             whole = [b.fptosi(e.rint(b.fmul(v, f)), llvm_type("i32x16")) for v, f in zip(values, factors, strict=True)]
