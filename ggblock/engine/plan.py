@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fields
-from ..kernels.families import family, form_of, levels, mode_of_many, mode_of_one, modes_of
+from ..kernels.families import family, form_of, levels, loud, mode_of_many, mode_of_one, modes_of
 from ..simd.host import TILE_TOKENS, WORD_MACHINES, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
 from .team import Team
-from .weights import Weight, pack
+from .weights import Sketch, Weight, pack
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +80,11 @@ def tables_of(mode: str, k: int) -> tuple[str, int, int]:
 
 def round_up(n: int, to: int) -> int:
     return -(-n // to) * to
+
+
+def form_of_modes(modes: tuple[str, str]) -> str:
+    """Activations in ``modes`` as they lie: "f" and "w" as of these of many tokens, "i" of bytes."""
+    return modes[1] if modes in (("f", "f"), ("f", "w")) else "i"
 
 
 def bits_of(value: float, upper: float = 0.0) -> int:
@@ -282,25 +287,7 @@ class Builder:
         """``y (+)= a @ w.T (+ bias)``. Put a ``barrier`` after the last product that reads ``a``."""
         assert a.k == w.n_cols, (w.tensor.name, a.k, w.n_cols)
         modes = modes_of(w.family, self.modes, host().machine if self.place == "cpu" else "")
-        form = modes[1] if modes in (("f", "f"), ("f", "w")) else "i"
-        b = self._activations(form, a.k)
-        thread_q, thread_meta = (0, 0) if a.split else (b.thread_q, b.thread_meta)
-        if (self.place, form) not in a.emitted:
-            a.emitted[self.place, form] = self._row(
-                f"{a.kernel}/{modes[0]}/{modes[1]}",
-                fields.ALWAYS if a.split else fields.BATCH,
-                a.k,
-                b.q,
-                b.q2,
-                b.meta,
-                thread_q,
-                thread_meta,
-                b.tile_q,
-                b.tile_meta,
-                *a.operands,
-                *[0] * (fields.LEVELS - 8 - len(a.operands)),
-                bits_of(fields.MOST_LEVELS),
-            )
+        b, thread_q, thread_meta = self._activated(a, modes)
         self.weights.append(w)
         if bias is not None:
             self.keep.append(bias)
@@ -308,7 +295,7 @@ class Builder:
         tables = self._tables(one, a, b, thread_q, thread_meta, w) if one in fields.TABLED else (0, 0, 0)
         many = mode_of_many(w.family, modes, host()) if self.place == "cpu" else modes[1]
         if many == "1p":
-            row, at = a.emitted[self.place, form], fields.A + fields.LEVELS
+            row, at = a.emitted[self.place, form_of_modes(modes)], fields.A + fields.LEVELS
             row[at] = min(row[at], bits_of(levels(family(w.family))))  # positive floats compare as their bits do
         self._row(
             f"matmul/{w.family}/{one}/{many}",
@@ -336,6 +323,30 @@ class Builder:
             max(1, w.slices[0][1]),
         )
 
+    def _activated(self, a: Activations, modes: tuple[str, str]) -> tuple[_Buffers, int, int]:
+        """(where ``a`` lies in the form of ``modes``, a thread's own bytes of numbers, and of meta), after the row that
+        writes it there."""
+        form = form_of_modes(modes)
+        b = self._activations(form, a.k)
+        thread_q, thread_meta = (0, 0) if a.split else (b.thread_q, b.thread_meta)
+        if (self.place, form) not in a.emitted:
+            a.emitted[self.place, form] = self._row(
+                f"{a.kernel}/{modes[0]}/{modes[1]}",
+                fields.ALWAYS if a.split else fields.BATCH,
+                a.k,
+                b.q,
+                b.q2,
+                b.meta,
+                thread_q,
+                thread_meta,
+                b.tile_q,
+                b.tile_meta,
+                *a.operands,
+                *[0] * (fields.LEVELS - 8 - len(a.operands)),
+                bits_of(fields.MOST_LEVELS),
+            )
+        return b, thread_q, thread_meta
+
     def _mode_of_one(self, w: Weight, modes: tuple[str, str], is_biased: bool) -> str:
         """How one token is multiplied by ``w``, whose panels will be packed as is best for that."""
         if self.place != "cpu" or w.is_parted:
@@ -349,10 +360,12 @@ class Builder:
         return one
 
     def largest(self, a: Activations, w: Weight, y: Rows) -> int:
-        """``matmul`` of a weight in two parts, whose rows are words: of one token's logits only the largest are exact
-        where word ``fields.BEST`` of the state says so (``kernels.sieve``). Returns how many rows of the plan write
-        ``y``. Put a ``barrier`` after it.
+        """``matmul`` of a weight in two parts or with a sketch, whose rows are words: of one token's logits only the
+        largest are exact where word ``fields.BEST`` of the state says so (``kernels.sieve``, ``kernels.sketch``).
+        Returns how many rows of the plan write ``y``. Put a ``barrier`` after it.
         """
+        if w.sketch:
+            return self._by_sketch(a, w, w.sketch, y)
         self.matmul(a, w, y)
         columns = self._rows[-1][fields.A : fields.A + 10]
         if self.batch == 1:
@@ -364,6 +377,42 @@ class Builder:
         for kernel, barrier in (("upper", fields.ALWAYS), ("rest", fields.NEVER)):
             self._row(kernel, barrier, *columns, *rest)
         return 2 if self.batch == 1 else 3
+
+    def _by_sketch(self, a: Activations, w: Weight, sketch: Sketch, y: Rows) -> int:
+        assert self.batch == 1, "a sketch is of one token's use"
+        self.matmul(a, w, y)
+        product = self._rows.pop()
+        one = product[fields.KERNEL].split("/")[2]
+        b, thread_q, thread_meta = self._activated(a, self.modes)
+        size = round_up(12 * fields.MOST + 48 * round_up(sketch.n_blocks, 2) + 8 * (w.n_panels + 1), 64)
+        lists, bounds = buffer(size * self.n_threads), floats(2 * round_up(w.n_panels, 16) + 16)
+        self.keep += [lists, bounds, sketch]
+        found = lists, size, bounds, w.n_rows
+        share = loud(family(w.family)) if one in fields.MIXED else 0.0
+        pieces = self.shares(), max(1, PIECE_BYTES // sketch.panel_bytes) if self.n_threads > 1 else 0
+        at = sketch, sketch.n_panels, sketch.n_blocks, sketch.panel_bytes
+        self._row(
+            "rough",
+            fields.ALWAYS,
+            *at,
+            b.q,
+            b.q2,
+            b.meta,
+            thread_q,
+            thread_meta,
+            y.data,
+            *found,
+            *pieces,
+            sketch.centers,
+            max(1, int(family(w.family).block) // 32),
+            bits_of(share),
+            bits_of(sketch.reach(one == "f")),
+        )
+        columns = product[fields.A :]
+        columns[14:16], columns[21:23] = found[:2], found[2:]
+        for which, barrier in ((0, fields.ALWAYS), (1, fields.NEVER)):
+            self._row(f"largest/{w.family}/{one}", barrier, *columns[:23], which)
+        return 3
 
     def _tables(
         self, one: str, a: Activations, b: _Buffers, thread_q: int, thread_meta: int, w: Weight
@@ -442,7 +491,7 @@ class Builder:
                     else address(value)
                     if isinstance(value, np.ndarray)
                     else value.resolve()
-                    if isinstance(value, Weight)
+                    if isinstance(value, (Weight, Sketch))
                     else value
                 )
         return table

@@ -7,6 +7,8 @@ into float32. Nothing is rounded on the way, so the result is exactly what the t
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,6 +23,38 @@ from ..simd.host import host
 from .memory import Arena, address, aligned, buffer, floats
 from .store import kernels
 from .team import Team
+
+
+@dataclass
+class Sketch:
+    """A rough matrix beside an output matrix of ``n_panels`` panels and ``n_cols`` columns (``kernels.sketch``);
+    ``data`` is empty until that is packed. ``centers``: float32 (n_cols,)."""
+
+    n_panels: int
+    n_cols: int
+    centers: npt.NDArray[np.float32]
+    data: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8), repr=False)
+
+    @property
+    def n_blocks(self) -> int:
+        return self.n_cols // 32
+
+    def reach(self, in_floats: bool) -> float:
+        """How many times the root of ``sum((d * x)**2)`` a row may be above its value: the page of ``kernels.sketch``
+        says why. ``in_floats``: where activations are multiplied as floats."""
+        rounding = 2.0**-22 * math.sqrt(self.n_cols**3) + 2.0**-8 * math.sqrt(self.n_blocks) * in_floats
+        return families.DEVIATIONS / math.sqrt(12) + rounding
+
+    @property
+    def panel_bytes(self) -> int:
+        return panels.ROWS * self.n_blocks * families.SKETCH_BYTES
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_panels * self.panel_bytes
+
+    def resolve(self) -> int:
+        return address(self.data)
 
 
 @dataclass
@@ -39,6 +73,7 @@ class Weight:
     data: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8), repr=False)
     slice_blocks: int = 0  # whole blocks of a row in a slice: see ``slice_columns``
     by_rows: bool = False  # whether rows are read one by one too (``Builder.embed``): then they stay whole
+    sketch: Sketch | None = None  # of an output matrix: made when it is packed
 
     def slice_columns(self, n_cols: int) -> None:
         """Has panels packed in slices of ``n_cols`` columns (a multiple of a block), all panels of one slice before
@@ -153,6 +188,19 @@ def describe(tensor: Tensor, in_parts: bool = False) -> Weight:
     return Weight(tensor, family, tensor.n_rows, tensor.n_cols)
 
 
+def sketch_of(w: Weight) -> Sketch | None:
+    """A sketch that ``w`` may be given, or None where it is not worth one.
+
+    What centers are off 7.5 by has to look drawn, not to be secret: it is the same for all matrices.
+    """
+    if w.n_cols % 32 or not families.can_be_sketched(w.family):
+        return None
+    drawn = np.frombuffer(hashlib.shake_128(b"ggblock sketch").digest(2 * w.n_cols), "<u2")
+    centers = floats(w.n_cols)
+    centers[:] = 7 + (drawn + np.float32(0.5)) / np.float32(65536)
+    return Sketch(w.n_panels, w.n_cols, centers)
+
+
 def _expanded(rows: npt.NDArray[np.uint8], block: BlockType, family: str) -> npt.NDArray[np.uint8]:
     """Rows of blocks as rows of the blocks of ``expanded16`` or ``expanded32``: uint8 (n_rows, n_cols / 32 * bytes)."""
     assert block.unpack is not None
@@ -190,7 +238,8 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
 def packing_kernels(weights: list[Weight]) -> list[str]:
     """The kernels that ``pack`` takes."""
     special = {"split": any(w.is_parted for w in weights), "threes": any(w.is_in_threes for w in weights)}
-    return ["repack", *(name for name, is_needed in special.items() if is_needed)]
+    sketched = dict.fromkeys(f"sketch/{w.family}" for w in weights if w.sketch)
+    return ["repack", *(name for name, is_needed in special.items() if is_needed), *sketched]
 
 
 def repack(
@@ -244,8 +293,25 @@ def _in_threes(
     return room[: len(rows) * w.n_blocks * w.plain_bytes].reshape(len(rows), -1)
 
 
+def _sketch(w: Weight, sketch: Sketch, team: Team) -> None:
+    name = f"sketch/{w.family}"
+    sketch.data = buffer(sketch.n_bytes)
+    row = np.zeros(fields.ROW, np.int64)
+    row[fields.KERNEL] = kernels([name])[name]
+    row[fields.A : fields.A + 7] = (
+        address(w.data),
+        w.n_panels,
+        w.n_blocks,
+        w.panel_bytes,
+        address(sketch.centers),
+        address(sketch.data),
+        sketch.panel_bytes,
+    )
+    team.run(address(row), 1)
+
+
 def pack(weights: list[Weight], team: Team) -> None:
-    """Fills ``data`` of every weight, on all threads of ``team``, one tensor after the other.
+    """Fills ``data`` of every weight and sketch, on all threads of ``team``, one tensor after the other.
 
     Weights that lie in panels in their file are used where they are, unless another form or order of them was chosen.
     """
@@ -271,6 +337,9 @@ def pack(weights: list[Weight], team: Team) -> None:
                     to = address(w.data) + before * panels.ROWS * w.plain_bytes
                     repack(w, rows, to, team, of_slice)
             w.tensor.release()  # of the file only a piece is in memory at a time, not a whole matrix
+    for w in weights:
+        if w.sketch and not w.sketch.data.size:
+            _sketch(w, w.sketch, team)
 
 
 def vector(tensor: Tensor, pad: int = 32) -> npt.NDArray[np.float32]:

@@ -48,6 +48,17 @@ def state(typingctx, op, i):
     return types.int64(types.int64, types.int64), codegen
 
 
+@intrinsic
+def state_at(typingctx, op, i):
+    """The address of word ``i`` of the plan's shared state."""
+
+    def codegen(c, b, s, a):
+        e = Emit(b, MACHINE)
+        return e.at(e.load(a[0], _STATE, "i64"), a[1], 8)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
 @inline
 def larger(a, b):
     """The larger of two numbers of one type. Python's ``max`` brings Numba's error handling with it, which must stay

@@ -14,9 +14,8 @@ from ..simd.emit import I32, Emit, llvm_type
 from ..simd.vec import emit_max
 from . import digit_tables, families, sign_tables, sum_tables
 from . import wide as wide_terms
+from .fields import MIXED
 
-#: Modes of one token in which a second term of activations counts in some blocks: see ``matmul``.
-MIXED = ("1+", "1s", "1t", "1d")
 #: Where the table of a block has the largest scale of its activations.
 PEAKS = {"1s": sum_tables.PEAK, "1t": sign_tables.PEAK, "1d": digit_tables.PEAK}
 RAISED = 128.0  # what makes unsigned bytes of signed codes

@@ -30,6 +30,10 @@ FORM_UNITS = {"q1_0_places": ((0, 2, 2), (2, 16, 1)), "tq1_0_threes": ((0, 2, 2)
 
 COARSE_BITS = 3.5   # a weight
 
+SKETCH_BYTES = 18   # of 32 weights: see ``sketch``
+DEVIATIONS = 8.0    # by which a row of one may be off
+SKETCHED_BITS = 6   # a weight from which on an output matrix is worth a sketch
+
 WORD_UNIT = 16 * 64 + 64  # bytes: see ``float_words``
 
 
@@ -335,6 +339,12 @@ def middle(fam: Any) -> int:
 def levels(fam: Any) -> int:
     """Of activations in mode "1p", the largest code either side of zero: with a code of a weight it is a byte."""
     return fields.MOST_LEVELS - max(middle(fam) - 1, paired_form(fam).max_code - middle(fam))
+
+
+def can_be_sketched(name: str) -> bool:
+    """Whether a matrix of block family ``name`` is worth a sketch, and has one: not with rows that end in tails."""
+    fam = family(name)
+    return tail(name) is None and not second_bytes(fam) and bool(8 * fam.n_bytes >= SKETCHED_BITS * fam.block)
 
 
 def is_coarse(fam: Any) -> bool:

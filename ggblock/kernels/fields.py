@@ -13,7 +13,7 @@ KERNEL, BARRIER, STATE, A = 0, 1, 2, 3   # operands start at column A
 NEVER, ALWAYS, BATCH, DEEP, EARLY = 0, 1, 2, 3, 4
 
 # state: int64 values shared by all rows of a plan
-N_TOKENS, POSITION, TURN, BEST, N_STATE = 0, 1, 2, 3, 8
+N_TOKENS, POSITION, TURN, BEST, FOUND, N_STATE = 0, 1, 2, 3, 4, 8
 
 #: Of one token's logits so many of the largest are asked for (word BEST), at most ``MOST``; 0: all. See ``sieve``.
 MOST = 256
@@ -57,6 +57,9 @@ TABLED = {
     "1d": ("digits", 256, DIGITS),
     "2w": ("wide", 32, WIDE),
 }
+
+#: Modes of one token in which a second term of activations counts in some blocks: see ``matmul``.
+MIXED = ("1+", "1s", "1t", "1d")
 
 #: Those whose tables are large: rows lie in slices of so many columns that their tables stay in a first level of cache.
 SLICED = ("1t", "1d")

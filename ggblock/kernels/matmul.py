@@ -40,7 +40,7 @@ from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families, float_words, unpacked
 from .args import arg, larger, smaller, state, word_stride
-from .fields import META, N_TOKENS, SLICED, TABLED, TURN
+from .fields import META, MIXED, N_TOKENS, SLICED, TABLED, TURN
 from .shares import START, end_of, first_of, take
 
 #: Of tiles of tokens shared by threads, each takes most of its share through all panels by itself, if it has so many
@@ -215,6 +215,16 @@ def second_part(op, panel, size):
     return arg(op, 0) + arg(op, 1) * arg(op, 3) + panel * arg(op, 2) * size
 
 
+@inline
+def limit_of(meta, n32, loud):
+    """The square of a scale above which a block has a second term, if that of ``loud`` of all squares is asked for."""
+    whole = np.float32(0)
+    for k in range(n32):
+        d = load(meta + 4 * k, "f32")
+        whole += d * d
+    return loud * whole
+
+
 def make_matmul(family: str, one: str, many: str) -> Any:
     """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the modes of ``tile`` for one token, and of
     ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+" and those of ``TABLED`` take activations of two terms,
@@ -230,7 +240,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     Split by panels, of many tokens also by tiles, so results do not depend on the number of threads, nor on who took
     which.
     """
-    tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in block_products.MIXED
+    tile_tokens, mixed = MACHINES[MACHINE].tile_tokens, one in MIXED
     fam = families.family(family)
     in_floats, is_float = many == "f", isinstance(fam, families.FloatFamily)
     loud = np.float32(0 if is_float or in_floats else families.loud(fam))
@@ -239,15 +249,6 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     rows = "slices" if sliced else "whole"
     block_bytes = 0 if in_floats else 16 * fam.n_bytes
     table_bytes = TABLED[one][2] * block_columns // TABLED[one][1] if sliced else 0
-
-    @inline
-    def limit_of(meta, n32):
-        whole = np.float32(0)
-        if mixed:
-            for k in range(n32):
-                d = load(meta + 4 * k, "f32")
-                whole += d * d
-        return loud * whole
 
     @inline
     def of_whole_rows(op, first, end, thread, n32, limit):
@@ -400,7 +401,9 @@ def make_matmul(family: str, one: str, many: str) -> Any:
             return
         n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
         n32 = arg(op, 15) // (4 * META * tile_tokens)
-        limit = limit_of(arg(op, 6) + thread * arg(op, 8), n32) if n_tokens == 1 else np.float32(0)
+        limit = np.float32(0)
+        if mixed and n_tokens == 1:
+            limit = limit_of(arg(op, 6) + thread * arg(op, 8), n32, loud)
         # few panels for few tiles: those that are unpacked first are waited for
         together = smaller(arg(op, 23), larger(1, n_tiles // 4))
         has_own = n_threads > 1 and n_tiles // n_threads >= OWN_TILES and n_panels * arg(op, 3) <= OWN_BYTES

@@ -22,7 +22,7 @@ from ..engine.placement import Offload, layer_of, parse
 from ..engine.plan import BATCH, Builder, Plan, Rows, bits_of, multiplies_words, round_up
 from ..engine.store import Notify, default_threads, kernels
 from ..engine.team import Team
-from ..engine.weights import Weight, describe, packing_kernels, vector
+from ..engine.weights import Weight, describe, packing_kernels, sketch_of, vector
 from ..format import GgufFile
 from ..format.reader import Tensor
 from ..kernels import fields, shapes
@@ -34,7 +34,8 @@ from .rope import RopeTable
 
 DEFAULT_CONTEXT = 8192
 LOG2_E = 1.4426950408889634  # attention's softmax is in powers of two
-PARTED_WEIGHTS = 1 << 24  # of an output matrix from which on it is kept in two parts, if its type can be
+SIEVED_WEIGHTS = 1 << 24  # of an output matrix from which on it has a sketch, or is kept in two parts
+SKETCH_SHARE = 0.2  # of the file that a sketch may take: memory is to be 1.25 times the file, and what else is needed
 
 
 class KvCache:
@@ -329,8 +330,8 @@ def _draw(
     builder = new_builder(modes, min(BATCH, round_up(n_ctx, 16)))
     layers = Layers(source, config, builder, n_ctx, kv_type)
     output = layers.matrix(_output_name(source), config.n_vocab, config.n_embd)
-    if offloading is None and head_modes[0] == "2" and output.n_rows * output.n_cols >= PARTED_WEIGHTS:
-        output = describe(output.tensor, in_parts=True)
+    if offloading is None and head_modes[0] == "2" and output.n_rows * output.n_cols >= SIEVED_WEIGHTS:
+        output = _sieved(source, output)
     embedding = _embedding(source, output, builder.batch, offloading)
     if embedding.weight is not None:
         builder.embed(embedding.ids, embedding.weight, embedding.scale, layers.x)
@@ -343,6 +344,15 @@ def _draw(
         head = draw_head(Builder((head_modes[0], modes[1]), n_threads, 1), config, written, layers.x, output)
     embedding.scale[0] = written.embedding_scale
     return _Drawn(layers, builder, head, heads, embedding)
+
+
+def _sieved(source: Source, output: Weight) -> Weight:
+    """An output matrix of which few logits can be had: with a sketch, or in parts where that takes too much memory."""
+    sketch = sketch_of(output)
+    if sketch and sketch.n_bytes <= SKETCH_SHARE * sum(t.n_bytes for t in source.file.tensors.values()):
+        output.sketch = sketch
+        return output
+    return describe(output.tensor, in_parts=True)
 
 
 def _embedding(source: Source, output: Weight, batch: int, offloading: Any) -> Embedding:

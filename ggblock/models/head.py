@@ -7,6 +7,7 @@ does): two kernels of some twenty.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +23,19 @@ from .config import Config
 from .written import Written
 
 LOGIT_ROWS = 32  # tokens whose logits are computed at once when all are asked for
+LATEST = 4  # tokens that count in how many panels are read beside a sketch
+RESTS = 15  # tokens for which an output matrix is read whole after its sketch left too little out
 
 
 @dataclass
 class DrawnHead:
-    """A head before anything is compiled; its last ``n_writing`` rows write ``logits``."""
+    """A head before anything is compiled; its last ``n_writing`` rows write ``logits``. A sketch is of no use where
+    more than ``most_found`` panels are read beside it."""
 
     builder: Builder
     logits: Rows
     n_writing: int
+    most_found: float = math.inf
 
 
 def draw_head(builder: Builder, config: Config, written: Written, x: Rows, output: Weight) -> DrawnHead:
@@ -38,13 +43,16 @@ def draw_head(builder: Builder, config: Config, written: Written, x: Rows, outpu
     logits = builder.rows(config.n_vocab)
     builder.keep.append(written.output_norm)
     a = builder.norm(written.x or x, written.output_norm, config.eps, written.residual)
-    n_writing = 1
-    if output.is_parted:
+    n_writing, most_found = 1, math.inf
+    if output.sketch:
+        # single panels are read half as fast as all, one after the other
+        most_found = output.n_panels / 2 * (1 - output.sketch.panel_bytes / output.panel_bytes)
+    if output.is_parted or (output.sketch and builder.batch == 1):
         n_writing = builder.largest(a, output, logits)
     else:
         builder.matmul(a, output, logits)
     builder.barrier()
-    return DrawnHead(builder, logits, n_writing)
+    return DrawnHead(builder, logits, n_writing, most_found)
 
 
 class Head:
@@ -54,16 +62,30 @@ class Head:
         self.plan = one.builder.finish(team)
         self._one, self._drawn, self._team, self._notify = one, many, team, notify
         self._many: Plan | None = self.plan if many is one else None
+        self._best, self._resting, self._found = 0, 0, 0.0  # what was asked for last; see ``last``
 
     def last(self, plan: Plan, position: int, best: int) -> npt.NDArray[np.float32]:
         """Runs ``plan``, which ends with this head's, for the token at ``position``; its logits, (1, at least
-        n_vocab): only the ``best`` largest are asked for, or all where that is 0."""
+        n_vocab): only the ``best`` largest are asked for, or all where that is 0.
+
+        Where a sketch leaves little out (SmolLM2-135M: for 40 words 40 % of panels, for one 94 %) the matrix is read
+        whole for some tokens, then it is tried again.
+        """
         self.plan.state[fields.N_TOKENS] = 1
-        self.plan.state[fields.BEST] = best if best <= fields.MOST else 0
+        best = best if best <= fields.MOST else 0
+        if best != self._best:
+            self._best, self._resting, self._found = best, 0, 0.0
+        asked = 0 if self._resting else best
+        self.plan.state[fields.BEST], self.plan.state[fields.FOUND] = asked, 0
         logits = np.empty((1, self._one.logits.stride // 4), np.float32)
-        # the head's matrix writes them (kernels.matmul, kernels.sieve): no copy
+        # the head's matrix writes them (kernels.matmul, kernels.sieve, kernels.sketch): no copy
         plan.end_at(self._one.n_writing, logits)
         plan.run(1, position)
+        if self._resting:
+            self._resting -= 1
+        elif asked:
+            self._found += (self.plan.state[fields.FOUND] - self._found) / LATEST
+            self._resting = RESTS if self._found > self._one.most_found else 0
         return logits
 
     def rows(self, first: int, count: int) -> npt.NDArray[np.float32]:

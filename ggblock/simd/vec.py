@@ -206,6 +206,12 @@ vsqrt = _call("sqrt", 1)
 
 
 @intrinsic
+def root(typingctx, x):
+    """The square root of a float32; NumPy's brings an error handler of Python's with it."""
+    return x(x), lambda c, b, s, a: _e(b).call("sqrt", *a)
+
+
+@intrinsic
 def fma(typingctx, x, y, z):
     """x * y + z: see ``Emit.fma``."""
     return x(x, y, z), lambda c, b, s, a: _e(b).fma(*a)

@@ -19,12 +19,12 @@ TYPES = (
 )  # fmt: skip
 
 SELECTED = (
-    "test_vec or quantized_copy or test_sieve or (test_attention and 3x2x64) or "
+    "test_vec or quantized_copy or test_sieve or test_sketch or (test_attention and 3x2x64) or "
     + "(test_rope and plain and f16 and neox) or "
     + f"(two_mixed and not ragged_product and ({' or '.join(f'[two_mixed-{name}]' for name in TYPES)}))"
 )
 
-FILES = ("vec", "activations", "attention", "matmul", "ragged", "sieve")
+FILES = ("vec", "activations", "attention", "matmul", "ragged", "sieve", "sketch")
 
 
 def other_machines() -> list[str]:

@@ -39,6 +39,10 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
         + ["/".join(("rope", *parts)) for parts in product(("norm", "neox"), CACHES, ("norm", "none"))],
     ),
     "sieve": (["upper", "rest", "matmul/q8_0_parted/0/2"], ["split", "embed/q8_0_parted"]),
+    "sketch": (
+        ["rough", "largest/q6_k/2", "largest/q8_0/2"],
+        ["largest/f16/f", *(f"sketch/{name}" for name in ("q6_k", "q8_0", "f16", "expanded16"))],
+    ),
     "rest": (
         [],
         [f"quantize/{name}" for name in quantizers.MODULES]
