@@ -392,7 +392,7 @@ class Builder:
         pieces = self.shares(), max(1, PIECE_BYTES // sketch.panel_bytes) if self.n_threads > 1 else 0
         at = sketch, sketch.n_panels, sketch.n_blocks, sketch.panel_bytes
         self._row(
-            "rough",
+            f"rough/{sketch.bits}",
             fields.ALWAYS,
             *at,
             b.q,

@@ -28,8 +28,9 @@ from .team import Team
 @dataclass
 class Sketch:
     """A rough matrix beside an output matrix of ``n_panels`` panels and ``n_cols`` columns (``kernels.sketch``);
-    ``data`` is empty until that is packed. ``centers``: float32 (n_cols,)."""
+    ``data`` is empty until that is packed. ``bits``: of a code. ``centers``: float32 (n_cols,)."""
 
+    bits: int
     n_panels: int
     n_cols: int
     centers: npt.NDArray[np.float32]
@@ -42,12 +43,12 @@ class Sketch:
     def reach(self, in_floats: bool) -> float:
         """How many times the root of ``sum((d * x)**2)`` a row may be above its value: the page of ``kernels.sketch``
         says why. ``in_floats``: where activations are multiplied as floats."""
-        rounding = 2.0**-22 * math.sqrt(self.n_cols**3) + 2.0**-8 * math.sqrt(self.n_blocks) * in_floats
-        return families.DEVIATIONS / math.sqrt(12) + rounding
+        rounding = 2.0**-26 * math.sqrt(self.n_cols**3) + 2.0**-12 * math.sqrt(self.n_blocks) * in_floats
+        return families.DEVIATIONS / math.sqrt(12) + float(1 << self.bits) * rounding
 
     @property
     def panel_bytes(self) -> int:
-        return panels.ROWS * self.n_blocks * families.SKETCH_BYTES
+        return panels.ROWS * self.n_blocks * families.sketch_bytes(self.bits)
 
     @property
     def n_bytes(self) -> int:
@@ -191,14 +192,15 @@ def describe(tensor: Tensor, in_parts: bool = False) -> Weight:
 def sketch_of(w: Weight) -> Sketch | None:
     """A sketch that ``w`` may be given, or None where it is not worth one.
 
-    What centers are off 7.5 by has to look drawn, not to be secret: it is the same for all matrices.
+    What centers are off the middle by has to look drawn, not to be secret: it is the same for all matrices.
     """
-    if w.n_cols % 32 or not families.can_be_sketched(w.family):
+    bits = families.sketch_bits(w.family)
+    if w.n_cols % 32 or not bits:
         return None
     drawn = np.frombuffer(hashlib.shake_128(b"ggblock sketch").digest(2 * w.n_cols), "<u2")
     centers = floats(w.n_cols)
-    centers[:] = 7 + (drawn + np.float32(0.5)) / np.float32(65536)
-    return Sketch(w.n_panels, w.n_cols, centers)
+    centers[:] = 2 ** (bits - 1) - 1 + (drawn + np.float32(0.5)) / np.float32(65536)
+    return Sketch(bits, w.n_panels, w.n_cols, centers)
 
 
 def _expanded(rows: npt.NDArray[np.uint8], block: BlockType, family: str) -> npt.NDArray[np.uint8]:
@@ -238,7 +240,7 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
 def packing_kernels(weights: list[Weight]) -> list[str]:
     """The kernels that ``pack`` takes."""
     special = {"split": any(w.is_parted for w in weights), "threes": any(w.is_in_threes for w in weights)}
-    sketched = dict.fromkeys(f"sketch/{w.family}" for w in weights if w.sketch)
+    sketched = dict.fromkeys(f"sketch/{w.family}/{w.sketch.bits}" for w in weights if w.sketch)
     return ["repack", *(name for name, is_needed in special.items() if is_needed), *sketched]
 
 
@@ -294,7 +296,7 @@ def _in_threes(
 
 
 def _sketch(w: Weight, sketch: Sketch, team: Team) -> None:
-    name = f"sketch/{w.family}"
+    name = f"sketch/{w.family}/{sketch.bits}"
     sketch.data = buffer(sketch.n_bytes)
     row = np.zeros(fields.ROW, np.int64)
     row[fields.KERNEL] = kernels([name])[name]

@@ -30,9 +30,8 @@ FORM_UNITS = {"q1_0_places": ((0, 2, 2), (2, 16, 1)), "tq1_0_threes": ((0, 2, 2)
 
 COARSE_BITS = 3.5   # a weight
 
-SKETCH_BYTES = 18   # of 32 weights: see ``sketch``
-DEVIATIONS = 8.0    # by which a row of one may be off
-SKETCHED_BITS = 6   # a weight from which on an output matrix is worth a sketch
+DEVIATIONS = 7.0    # by which a row of a ``sketch`` may be off
+SKETCHES = ((8, 5), (6, 4))  # bits of a code that one has, where an output matrix has so many a weight or more
 
 WORD_UNIT = 16 * 64 + 64  # bytes: see ``float_words``
 
@@ -341,10 +340,18 @@ def levels(fam: Any) -> int:
     return fields.MOST_LEVELS - max(middle(fam) - 1, paired_form(fam).max_code - middle(fam))
 
 
-def can_be_sketched(name: str) -> bool:
-    """Whether a matrix of block family ``name`` is worth a sketch, and has one: not with rows that end in tails."""
+def sketch_bits(name: str) -> int:
+    """Bits of a code in the sketch of a matrix of block family ``name``; 0 where that has none, since it is not worth
+    one or rows end in tails."""
     fam = family(name)
-    return tail(name) is None and not second_bytes(fam) and bool(8 * fam.n_bytes >= SKETCHED_BITS * fam.block)
+    if tail(name) is not None or second_bytes(fam):
+        return 0
+    return next((bits for most, bits in SKETCHES if 8 * fam.n_bytes >= most * fam.block), 0)
+
+
+def sketch_bytes(bits: int) -> int:
+    """Of 32 weights of a sketch with codes of ``bits``."""
+    return 2 + 4 * bits
 
 
 def is_coarse(fam: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The largest logits by a sketch of the output matrix: what every row may be at most, from four bits a weight.
+"""The largest logits by a sketch of the output matrix: what every row may be at most, from four or five bits a weight.
 
 Whoever takes the most likely word, or draws among the forty most likely, needs exact logits of those alone, and the
 output matrix is the largest of a small model. So the engine makes a second, rough one when the file is loaded. One
@@ -9,11 +9,12 @@ for, to the bit; the others keep the value of the sketch, which is below all of 
 A weight ``w`` of column ``j`` is ``d * (code - center[j])``, the code ``w / d + center[j]`` rounded, ``d`` the largest
 magnitude of 32 weights divided by 7.5 (as a bfloat16, rounded up), ``center[j] = 7.5 + r[j]`` with ``r`` drawn evenly
 from -1/2 to 1/2 once for all rows (dither that is taken off again: Roberts, "Picture coding using pseudo-random noise",
-1962). So whatever the weights are, as long as nobody made them for this ``r``, the error of a weight is drawn evenly
-from ``-d/2`` to ``d/2`` and those of a row's columns are independent; and a sum of such times numbers ``x`` is further
-off than ``z`` times its standard deviation ``sqrt(sum((d * x)**2) / 12)`` in less than ``exp(-z**2 / 2)`` of all cases
-(such draws are strictly sub-Gaussian). With ``DEVIATIONS`` 8 that is 1.3e-14 a row and token: a word
-that is missed is rarer than an error of the memory that holds it.
+1962); with five bits, which types of eight and more have, 15.5. So whatever the weights are, as long as nobody made
+them for this ``r``, the error of a weight is drawn evenly from ``-d/2`` to ``d/2`` and those of a row's columns are
+independent; and a sum of such times numbers ``x`` is further off than ``z`` times its standard deviation
+``sqrt(sum((d * x)**2) / 12)`` in less than ``exp(-z**2 / 2)`` of all cases (such draws are strictly sub-Gaussian). With
+``DEVIATIONS`` 7 that is 2.3e-11 for each of the words that are looked for: of some 10**9 tokens drawn among the best
+forty, one may miss the chance of a word, and a word of little chance most likely.
 
 Where few activations are far larger than all others that is more than it need be. So the largest of 32 is taken apart
 if it is larger than ``sqrt(12) / z`` times the root of all squares that are left (where its share of the deviation
@@ -23,7 +24,8 @@ To that comes rounding. The sketch adds up three numbers for 32 columns, a matri
 ``d * sum(|x|)``, and with ``R`` the root of ``sum((d * x)**2)`` that is ``16 * sqrt(K) * R`` for a row, so that
 ``K**1.5 * 2**-22 * R`` is more than both lose. Floats are multiplied by activations as they are, where the sketch has
 them in two terms, at most 2**-16 of the largest of 32 off: for the block ``7.5 * 32 * 2**-16`` times its part of ``R``,
-and for a row less than ``2**-8 * sqrt(K / 32) * R``. Both are added to what a row may be.
+and for a row less than ``2**-8 * sqrt(K / 32) * R``. Both are added to what a row may be; twice with five bits, whose
+``d`` is half as large beside the weights.
 
 A product that leaves the second term of activations out in quiet blocks (``fields.MIXED``) is followed: a
 thread has second terms of its own, zero where that product ignores them.
@@ -45,21 +47,27 @@ from .args import arg, arg_f32, larger, smaller, state, state_at, word_stride
 from .fields import BEST, FOUND, MIXED, MOST, N_TOKENS, TURN
 from .matmul import limit_of, tile
 from .q4_0 import nibbles
+from .q8_0_parted import moved
 from .shares import START, end_of, first_of, take
 from .sieve import keep
 
 LISTS = 12 * MOST  # bytes of a thread's three lists of the largest
 AIM = 4  # float32 for 32 columns
 SHARE = 12.0 / families.DEVIATIONS**2  # of all squares, from which on one is taken apart
-BLOCK = 16 * families.SKETCH_BYTES  # of 16 rows by 32 columns
 
 
 class Sketch(families.Family):
-    """The rough matrix. The sum of activations that its offset takes is that of ``center * x`` (``Aims``)."""
+    """The rough matrix. The sum of activations that its offset takes is that of ``center * x`` (``Aims``).
 
-    n_bytes = families.SKETCH_BYTES
-    max_code = 15
+    A panel block has the steps; where codes have five bits their fifths, bit ``k`` of a byte for weight ``4 k`` and on;
+    then their low four bits as Q4_0 has them.
+    """
+
     has_offsets = True
+    per_line = 8
+
+    def __init__(self, bits: int) -> None:
+        self.bits, self.n_bytes, self.max_code = bits, families.sketch_bytes(bits), (1 << bits) - 1
 
     def prepare(self, e: Any, p: Any) -> Any:
         return e.bf16_load(p, 0)
@@ -68,10 +76,8 @@ class Sketch(families.Family):
         return d, e.b.fneg(d)
 
     def codes(self, e: Any, p: Any, s: int, k: int) -> Any:
-        return nibbles(e, p, 2, k)
-
-
-FAMILY = Sketch()
+        low = nibbles(e, p, self.n_bytes - 16, k)
+        return low if self.bits == 4 else e.b.or_(low, moved(e, e.load(p, 32, "i8x64"), k, 4, 1))
 
 
 class Aims(block_products.Words):
@@ -87,37 +93,41 @@ class Aims(block_products.Words):
         return self._e.load(self._aims, 4 * AIM * s, "f32")
 
 
-def _emit_sketch(e: Emit, weights: Any, centers: Any, to: Any) -> None:
-    """32 columns of 16 rows, float32 (32, 16) at ``weights``, as a panel block at ``to``."""
+def _emit_sketch(e: Emit, fam: Sketch, weights: Any, centers: Any, to: Any) -> None:
+    """32 columns of 16 rows, float32 (32, 16) at ``weights``, as a panel block of ``fam`` at ``to``."""
     b, i32 = e.b, "i32x16"
     const = lambda value: e.const(i32, value)  # noqa: E731
     peak = e.zero(i32)
     for j in range(32):  # magnitudes are in the order of their bits, NaN above all
         x = e.and_(e.load(weights, 64 * j, i32), 0x7FFFFFFF)
         peak = b.select(b.icmp_signed(">", x, peak), x, peak)
-    d = e.bitcast(b.fmul(e.bitcast(peak, "f32x16"), e.const("f32x16", 1 / 7.5)), i32)
+    d = e.bitcast(b.fmul(e.bitcast(peak, "f32x16"), e.const("f32x16", 2 / fam.max_code)), i32)
     d = b.select(b.icmp_signed("<", d, const(0x7FC00000)), d, const(0x7FC00000))
     d = e.lshr(b.add(d, const(0xFFFF)), 16)
     e.store(to, 0, b.trunc(d, llvm_type("i16x16")))
     step = e.bitcast(e.shl(d, 16), "f32x16")
-    inverse, lines = emit_inverse(e, e.const("f32x16", 1.0), step), []
+    inverse, lines, fifths = emit_inverse(e, e.const("f32x16", 1.0), step), [], e.zero(i32)
     for k in range(8):
         line = e.zero(i32)
         for j in range(4 * k, 4 * k + 4):
             center = e.splat_load(centers, 4 * j, "f32")
             code = b.fptosi(e.rint(e.fma(e.load(weights, 64 * j, "f32x16"), inverse, center)), llvm_type(i32))
             code = b.select(b.icmp_signed(">", code, const(0)), code, const(0))
-            code = b.select(b.icmp_signed("<", code, const(15)), code, const(15))
+            code = b.select(b.icmp_signed("<", code, const(fam.max_code)), code, const(fam.max_code))
             line = b.or_(line, e.shl(code, j % 4 * 8) if j % 4 else code)
-        lines.append(line)
+        if fam.bits > 4:
+            fifths = b.or_(fifths, e.shl(e.and_(e.lshr(line, 4), 0x01010101), k))
+        lines.append(e.and_(line, 0x0F0F0F0F))
+    if fam.bits > 4:
+        e.store(to, 32, fifths)
     for k in range(4):
-        e.store(to, 32 + 64 * k, b.or_(lines[k], e.shl(lines[k + 4], 4)))
+        e.store(to, 16 * fam.n_bytes - 256 + 64 * k, b.or_(lines[k], e.shl(lines[k + 4], 4)))
 
 
 @intrinsic(prefer_literal=True)
-def sketch_panel(typingctx, panel, n_blocks, centers, to, family):
-    """The sketch at ``to`` of a panel of ``n_blocks`` blocks of ``family``, 32 columns after 32."""
-    fam = families.family(family.literal_value)
+def sketch_panel(typingctx, panel, n_blocks, centers, to, family, bits):
+    """The sketch at ``to``, with codes of ``bits``, of a panel of ``n_blocks`` blocks of ``family``."""
+    fam, rough = families.family(family.literal_value), Sketch(bits.literal_value)
     each = max(1, 32 // fam.block)  # blocks for 32 columns
 
     def codegen(c, builder, s, a):
@@ -126,8 +136,8 @@ def sketch_panel(typingctx, panel, n_blocks, centers, to, family):
 
         def unit(at: Any, carried: list[Any]) -> list[Any]:
             centers, to = carried
-            _emit_sketch(e, at, centers, to)
-            return [e.at(centers, 4 * 32), e.at(to, BLOCK)]
+            _emit_sketch(e, rough, at, centers, to)
+            return [e.at(centers, 4 * 32), e.at(to, 16 * rough.n_bytes)]
 
         def body(i: Any, carried: list[Any]) -> list[Any]:
             p, *places = carried
@@ -144,39 +154,42 @@ def sketch_panel(typingctx, panel, n_blocks, centers, to, family):
         e.loop(e.i64(0), a[1], each, [a[0], a[2], a[3]], body)
         return c.get_dummy_value()
 
-    return types.void(*[types.int64] * 4, family), codegen
+    return types.void(*[types.int64] * 4, family, bits), codegen
 
 
-def make_sketch(family: str) -> Any:
-    """A matrix's sketch. Columns: panels, how many, blocks a row, bytes a panel, centers float32 (K,), the sketch's
-    panels, bytes of one. Split by panels."""
+def make_sketch(family: str, bits: str) -> Any:
+    """A matrix's sketch, codes of ``bits``. Columns: panels, how many, blocks a row, bytes a panel, centers float32
+    (K,), the sketch's panels, bytes of one. Split by panels."""
+    of_code = int(bits)
 
     def sketch(op, thread, n_threads):
         n = arg(op, 1)
         for panel in range(n * thread // n_threads, n * (thread + 1) // n_threads):
             to = arg(op, 5) + panel * arg(op, 6)
-            sketch_panel(arg(op, 0) + panel * arg(op, 3), arg(op, 2), arg(op, 4), to, family)
+            sketch_panel(arg(op, 0) + panel * arg(op, 3), arg(op, 2), arg(op, 4), to, family, of_code)
 
     return sketch
 
 
-@intrinsic
-def rough_tile(typingctx, w, q, q2, meta, meta_stride, aims, y, peak, highest, n_blocks, reach):
+@intrinsic(prefer_literal=True)
+def rough_tile(typingctx, w, q, q2, meta, meta_stride, aims, y, peak, highest, n_blocks, reach, bits):
     """16 rows of a sketch by one token: their values to ``y``, the largest to ``peak``, the most that any of them can
     be to ``highest``; ``reach`` roots of ``sum((d * x)**2)`` above its value. Returns the values."""
+    fam = Sketch(bits.literal_value)
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
-        weights, first, second, metas, word_size, aims, out, peak_at, highest_at, blocks, reach = a
+        weights, first, second, metas, word_size, aims, out, peak_at, highest_at, blocks, reach = a[:11]
 
         def body(i: Any, carried: Any) -> Any:
             p, x0, x1, m, aim, total, squares, apart = carried
             words = Aims(e, m, word_size, aim)
-            total = block_products.block(e, FAMILY, p, x0, x1, words, None, "2", None, total)
-            d = FAMILY.prepare(e, p)
+            total = block_products.block(e, fam, p, x0, x1, words, None, "2", None, total)
+            d = fam.prepare(e, p)
             squares = e.fma(builder.fmul(d, d), e.splat_load(aim, 4, "f32"), squares)
             apart = e.fma(d, e.splat_load(aim, 8, "f32"), apart)
-            return [e.at(p, BLOCK), e.at(x0, 32), e.at(x1, 32), e.at(m, 4), e.at(aim, 4 * AIM), total, squares, apart]
+            p, aim = e.at(p, 16 * fam.n_bytes), e.at(aim, 4 * AIM)
+            return [p, e.at(x0, 32), e.at(x1, 32), e.at(m, 4), aim, total, squares, apart]
 
         start = [weights, first, second, metas, aims, *[e.zero("f32x16")] * 3]
         *_, total, squares, apart = e.loop(e.i64(0), blocks, 1, start, body)
@@ -186,7 +199,7 @@ def rough_tile(typingctx, w, q, q2, meta, meta_stride, aims, y, peak, highest, n
             e.store(at, 0, tree(e, values, lambda p, q: emit_max(e, p, q)))
         return total
 
-    return Vec("f32", 16)(*[types.int64] * 10, types.float32), codegen
+    return Vec("f32", 16)(*[types.int64] * 10, types.float32, bits), codegen
 
 
 @inline
@@ -230,14 +243,15 @@ def write_aims(aims, own, q, q2, meta, centers, n32, each, limit, reach):
         store(at + 8, root(larger(-most, np.float32(0))) * factor)
 
 
-def make_rough() -> Any:
-    """One token by a sketch, unless ``BEST`` is 0. Columns 0 to 9 as of ``matmul``, then: for each thread ``LISTS``
-    bytes, the largest values in falling order first, ``Aims``, second terms in whole lines, and int64 for one more than
-    there are panels, the pieces of ``shares`` that it took and ``NOTHING``; bytes of all that; two float32 for each
-    panel (in whole lines and one more), all peaks before what rows can be at most; the number of rows; a line of
-    ``shares`` a thread; panels that are taken from them at a time; centers; groups of 32 columns that the product looks
-    at together for a second term; what share of all their squared scales one must have (a float32; 0: all have it); and
-    how many roots of ``sum((d * x)**2)`` a row may be above its value (a float32)."""
+def make_rough(bits: str) -> Any:
+    """One token by a sketch with codes of ``bits``, unless ``BEST`` is 0. Columns 0 to 9 as of ``matmul``, then: for
+    each thread ``LISTS`` bytes, the largest values in falling order first, ``Aims``, second terms in whole lines, and
+    int64 for one more than there are panels, the pieces of ``shares`` that it took and ``NOTHING``; bytes of all that;
+    two float32 for each panel (in whole lines and one more), all peaks before what rows can be at most; the number of
+    rows; a line of ``shares`` a thread; panels that are taken from them at a time; centers; groups of 32 columns that
+    the product looks at together for a second term; what share of all their squared scales one must have (a float32; 0:
+    all have it); and how many roots of ``sum((d * x)**2)`` a row may be above its value (a float32)."""
+    of_code = int(bits)
 
     def rough(op, thread, n_threads):
         k, w, n_panels, turn = state(op, BEST), arg(op, 0), arg(op, 1), state(op, TURN)
@@ -273,6 +287,7 @@ def make_rough() -> Any:
                     highest + panel * 4,
                     n32,
                     reach,
+                    of_code,
                 )
                 if load(peaks + panel * 4, "f32") > load(last, "f32"):
                     keep_rows(mine, k, values, panel, arg(op, 13))

@@ -35,7 +35,7 @@ from .rope import RopeTable
 DEFAULT_CONTEXT = 8192
 LOG2_E = 1.4426950408889634  # attention's softmax is in powers of two
 SIEVED_WEIGHTS = 1 << 24  # of an output matrix from which on it has a sketch, or is kept in two parts
-SKETCH_SHARE = 0.2  # of the file that a sketch may take: memory is to be 1.25 times the file, and what else is needed
+SKETCH_SHARE = 0.22 # of the file that a sketch may take: memory is to be 1.25 times the file, and what else is needed
 
 
 class KvCache:

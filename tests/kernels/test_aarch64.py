@@ -40,8 +40,8 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "sieve": (["upper", "rest", "matmul/q8_0_parted/0/2"], ["split", "embed/q8_0_parted"]),
     "sketch": (
-        ["rough", "largest/q6_k/2", "largest/q8_0/2"],
-        ["largest/f16/f", *(f"sketch/{name}" for name in ("q6_k", "q8_0", "f16", "expanded16"))],
+        ["rough/4", "rough/5", "largest/q6_k/2", "largest/q8_0/2"],
+        ["largest/f16/f", *(f"sketch/{name}" for name in ("q6_k/4", "q8_0/5", "f16/5", "expanded16/5"))],
     ),
     "rest": (
         [],

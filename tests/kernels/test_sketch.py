@@ -68,12 +68,15 @@ def check(w: Weight, x: np.ndarray, some: tuple[int, ...] = (1, 2, 40, fields.MO
 def weights_of(sketch: Sketch, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """(weights float64 (n_rows, n_cols), steps (n_rows, n_cols / 32)) of a sketch, one number after the other."""
     n = sketch.n_blocks
-    blocks = sketch.data.reshape(sketch.n_panels, n, 288)
+    size = 256 + 64 * (sketch.bits - 4)
+    blocks = sketch.data.reshape(sketch.n_panels, n, 32 + size)
     steps = (blocks[..., :32].copy().view("<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     codes = np.zeros((sketch.n_panels, n, 16, 32))
     for j in range(32):
-        at = 32 + 64 * (j // 4 % 4) + 4 * np.arange(16) + j % 4
-        codes[..., j] = blocks[..., at] >> 4 * (j // 16) & 15
+        lanes = 4 * np.arange(16) + j % 4
+        codes[..., j] = blocks[..., size - 224 + 64 * (j // 4 % 4) + lanes] >> 4 * (j // 16) & 15
+        if sketch.bits == 5:
+            codes[..., j] += 16 * (blocks[..., 32 + lanes] >> j // 4 & 1)
     values = (codes - sketch.centers.astype(np.float64).reshape(1, n, 1, 32)) * steps[..., None]
     rows = values.transpose(0, 2, 1, 3).reshape(-1, sketch.n_cols)[:n_rows]
     return rows, steps.transpose(0, 2, 1).reshape(-1, n)[:n_rows]
@@ -81,24 +84,24 @@ def weights_of(sketch: Sketch, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_weights_are_half_a_step_off_at_most(name: str, tmp_path: Path) -> None:
-    """A step is the largest of 32 magnitudes / 7.5, rounded up to a bfloat16. Codes come from a product with its
-    inverse, both rounded to float32: with 15 steps that is 15 * 2**-22 of a step at most; the weight's own rounding is
-    as much."""
+    """A step is the largest of 32 magnitudes / 7.5 or 15.5, rounded up to a bfloat16. Codes come from a product with
+    its inverse, both rounded to float32: with 31 steps that is 31 * 2**-22 of a step at most; the weight's own rounding
+    is as much."""
     m = matrix(tmp_path, name, 37, 512, np.random.default_rng(len(name)))
     w, sketch = sketched(m.weight())
     pack([w], team(2))
     found, steps = weights_of(sketch, 37)
-    peaks = np.abs(m.exact).reshape(37, -1, 32).max(2) / 7.5
+    peaks = np.abs(m.exact).reshape(37, -1, 32).max(2) / (2**sketch.bits - 1) * 2
     assert np.all(peaks * (1 - 2**-21) <= steps) and np.all(steps <= peaks * (1 + 2**-7) + 2**-133)
     wide = np.repeat(steps, 32, axis=1)
-    assert np.all(np.abs(found - m.exact) <= wide * (0.5 + 30 * 2**-22))
+    assert np.all(np.abs(found - m.exact) <= wide * (0.5 + 62 * 2**-22))
     errors = ((found - m.exact) / np.where(wide > 0, wide, 1))[wide > 0]
     assert abs(errors.mean()) < 6 * (12 * len(errors)) ** -0.5  # drawn evenly: six deviations of the mean
     assert abs((errors**2).mean() * 12 - 1) < 6 * (0.8 / len(errors)) ** 0.5
 
 
 def test_centers_look_drawn() -> None:
-    r = _centers(8192) - 7.5
+    r = _centers(8192) - 15.5
     assert r.min() >= -0.5 and r.max() <= 0.5 and abs(r.mean()) < 6 * (12 * 8192) ** -0.5
     assert abs((r[1:] * r[:-1]).mean()) < 6 / 12 * 8192**-0.5
     assert np.array_equal(_centers(64), _centers(8192)[:64])
@@ -118,8 +121,8 @@ def test_what_is_worth_a_sketch(tmp_path: Path) -> None:
     for name, is_worth in (("q8_0", True), ("q6_k", True), ("q5_k", False), ("q4_0", False)):
         assert (sketch_of(matrix(tmp_path, name, 16, 256, rng).weight()) is not None) == is_worth
     assert sketch_of(matrix(tmp_path, "f16", 16, 40, rng).weight()) is None
-    assert families.can_be_sketched("q6_k") and not families.can_be_sketched("q6_k+96")
-    assert not families.can_be_sketched("q8_0_parted")
+    bits = {"q6_k": 4, "q6_k+96": 0, "q8_0": 5, "q8_0_parted": 0, "f16": 5, "expanded32": 5}
+    assert {name: families.sketch_bits(name) for name in bits} == bits
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -161,7 +164,7 @@ def structured(kind: str, rng: np.random.Generator) -> np.ndarray:
     if kind == "rounding one way":  # a step of 1: 3.01 would be 3.5, and row 1234, with 2.98 and 3.98, 2.5 and 3.5
         w = np.full((3000, 640), 3.01) + 1e-3 * w
         w[1234] = 2.98 + np.arange(640) % 2
-        w[:, ::32] = 7.49
+        w[:, ::32] = 15.49
     elif kind == "one outlier in 32":
         w = np.abs(0.03 * w) + 0.02
         w[:, ::32] = 1
@@ -187,7 +190,7 @@ def test_weights_with_a_structure(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["q8_0", "q6_k", "f16"])
 def test_others_keep_the_value_of_the_sketch(name: str, tmp_path: Path) -> None:
     """With second terms of activations where the product itself has them. Three numbers for 32 columns are added up,
-    none with more than 16 steps, each rounded before a few times: as often as ``harness.tolerance`` has it."""
+    none with more than 32 steps, each rounded before a few times: as often as ``harness.tolerance`` has it."""
     rng = np.random.default_rng(9)
     w, sketch = sketched(matrix(tmp_path, name, 2000, 2048, rng).weight())
     plan, x = Logits(w, 2), exact_activations(1, 2048, 2, rng)[0].astype(np.float64)
@@ -200,7 +203,7 @@ def test_others_keep_the_value_of_the_sketch(name: str, tmp_path: Path) -> None:
         wide = np.repeat(step, 32)
         x = np.where(is_quiet, np.rint(x / wide) * wide, x)
     values, steps = weights_of(sketch, 2000)
-    bound = (3 * 64 + 8) * EPS * 16 * (np.repeat(steps, 32, axis=1) @ np.abs(x))
+    bound = (3 * 64 + 8) * EPS * 32 * (np.repeat(steps, 32, axis=1) @ np.abs(x))
     is_exact = found == whole
     assert is_exact.mean() < 0.9
     assert np.all(is_exact | (np.abs(found - values @ x) <= bound))
