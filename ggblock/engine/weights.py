@@ -43,7 +43,9 @@ class Sketch:
     def reach(self, in_floats: bool) -> float:
         """How many times the root of ``sum((d * x)**2)`` a row may be above its value: the page of ``kernels.sketch``
         says why. ``in_floats``: where activations are multiplied as floats."""
-        rounding = 2.0**-26 * math.sqrt(self.n_cols**3) + 2.0**-12 * math.sqrt(self.n_blocks) * in_floats
+        rounding = 2.0**-26 * math.sqrt(self.n_cols**3)
+        if in_floats:
+            rounding = 3 * rounding + 2.0**-12 * math.sqrt(self.n_blocks)
         return families.DEVIATIONS / math.sqrt(12) + float(1 << self.bits) * rounding
 
     @property

@@ -24,8 +24,9 @@ To that comes rounding. The sketch adds up three numbers for 32 columns, a matri
 ``d * sum(|x|)``, and with ``R`` the root of ``sum((d * x)**2)`` that is ``16 * sqrt(K) * R`` for a row, so that
 ``K**1.5 * 2**-22 * R`` is more than both lose. Floats are multiplied by activations as they are, where the sketch has
 them in two terms, at most 2**-16 of the largest of 32 off: for the block ``7.5 * 32 * 2**-16`` times its part of ``R``,
-and for a row less than ``2**-8 * sqrt(K / 32) * R``. Both are added to what a row may be; twice with five bits, whose
-``d`` is half as large beside the weights.
+and for a row less than ``2**-8 * sqrt(K / 32) * R``; and they add up a number for each column, ``7.5 * d * |x|`` at
+most, which loses twice as much as said above. All is added to what a row may be; twice with five bits, whose ``d`` is
+half as large beside the weights.
 
 A product that leaves the second term of activations out in quiet blocks (``fields.MIXED``) is followed: a
 thread has second terms of its own, zero where that product ignores them.
@@ -195,7 +196,10 @@ def rough_tile(typingctx, w, q, q2, meta, meta_stride, aims, y, peak, highest, n
         *_, total, squares, apart = e.loop(e.i64(0), blocks, 1, start, body)
         most = e.fma(e.call("sqrt", squares), e.splat(reach), builder.fadd(total, apart))
         e.store(out, 0, total)
-        for at, values in ((peak_at, total), (highest_at, most)):
+        # what is no number is multiplied whole, and hides no other row
+        for at, values, otherwise in ((peak_at, total, -float("inf")), (highest_at, most, float("inf"))):
+            is_one = builder.fcmp_ordered("==", values, values)
+            values = builder.select(is_one, values, e.const("f32x16", otherwise))
             e.store(at, 0, tree(e, values, lambda p, q: emit_max(e, p, q)))
         return total
 

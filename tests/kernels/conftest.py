@@ -19,7 +19,7 @@ TYPES = (
 )  # fmt: skip
 
 SELECTED = (
-    "test_vec or quantized_copy or test_sieve or test_sketch or (test_attention and 3x2x64) or "
+    "test_vec or quantized_copy or test_sieve or others_keep or those_of_all[q6_k] or (test_attention and 3x2x64) or "
     + "(test_rope and plain and f16 and neox) or "
     + f"(two_mixed and not ragged_product and ({' or '.join(f'[two_mixed-{name}]' for name in TYPES)}))"
 )
