@@ -287,12 +287,12 @@ class Builder:
         """``y (+)= a @ w.T (+ bias)``. Put a ``barrier`` after the last product that reads ``a``."""
         assert a.k == w.n_cols, (w.tensor.name, a.k, w.n_cols)
         modes = modes_of(w.family, self.modes, host().machine if self.place == "cpu" else "")
-        b, thread_q, thread_meta = self._activated(a, modes)
+        b, read = self._activated(a, modes)
         self.weights.append(w)
         if bias is not None:
             self.keep.append(bias)
         one = self._mode_of_one(w, modes, bias is not None)
-        tables = self._tables(one, a, b, thread_q, thread_meta, w) if one in fields.TABLED else (0, 0, 0)
+        tables = self._tables(one, a, b, *read[3:], w) if one in fields.TABLED else (0, 0, 0)
         many = mode_of_many(w.family, modes, host()) if self.place == "cpu" else modes[1]
         if many == "1p":
             row, at = a.emitted[self.place, form_of_modes(modes)], fields.A + fields.LEVELS
@@ -304,11 +304,7 @@ class Builder:
             w.n_panels,
             w.n_blocks,
             w.panel_bytes,
-            b.q,
-            b.q2,
-            b.meta,
-            thread_q,
-            thread_meta,
+            *read,
             y.data,
             y.stride,
             int(accumulate),
@@ -323,29 +319,28 @@ class Builder:
             max(1, w.slices[0][1]),
         )
 
-    def _activated(self, a: Activations, modes: tuple[str, str]) -> tuple[_Buffers, int, int]:
-        """(where ``a`` lies in the form of ``modes``, a thread's own bytes of numbers, and of meta), after the row that
-        writes it there."""
+    def _activated(
+        self, a: Activations, modes: tuple[str, str]
+    ) -> tuple[_Buffers, tuple[Array, Array, Array, int, int]]:
+        """(where ``a`` lies in the form of ``modes``, operands that say so: q, q2, meta, a thread's own bytes of q and
+        of meta), after the row that writes it there."""
         form = form_of_modes(modes)
         b = self._activations(form, a.k)
         thread_q, thread_meta = (0, 0) if a.split else (b.thread_q, b.thread_meta)
+        read = b.q, b.q2, b.meta, thread_q, thread_meta
         if (self.place, form) not in a.emitted:
             a.emitted[self.place, form] = self._row(
                 f"{a.kernel}/{modes[0]}/{modes[1]}",
                 fields.ALWAYS if a.split else fields.BATCH,
                 a.k,
-                b.q,
-                b.q2,
-                b.meta,
-                thread_q,
-                thread_meta,
+                *read,
                 b.tile_q,
                 b.tile_meta,
                 *a.operands,
                 *[0] * (fields.LEVELS - 8 - len(a.operands)),
                 bits_of(fields.MOST_LEVELS),
             )
-        return b, thread_q, thread_meta
+        return b, read
 
     def _mode_of_one(self, w: Weight, modes: tuple[str, str], is_biased: bool) -> str:
         """How one token is multiplied by ``w``, whose panels will be packed as is best for that."""
@@ -383,8 +378,8 @@ class Builder:
         self.matmul(a, w, y)
         product = self._rows.pop()
         one = product[fields.KERNEL].split("/")[2]
-        b, thread_q, thread_meta = self._activated(a, self.modes)
-        size = round_up(12 * fields.MOST + 48 * round_up(sketch.n_blocks, 2) + 8 * (w.n_panels + 1), 64)
+        _, read = self._activated(a, self.modes)
+        size = round_up(fields.before_pieces(sketch.n_blocks) + 8 * (w.n_panels + 1), 64)
         lists, bounds = buffer(size * self.n_threads), floats(2 * round_up(w.n_panels, 16) + 16)
         self.keep += [lists, bounds, sketch]
         found = lists, size, bounds, w.n_rows
@@ -395,11 +390,7 @@ class Builder:
             f"rough/{sketch.bits}",
             fields.ALWAYS,
             *at,
-            b.q,
-            b.q2,
-            b.meta,
-            thread_q,
-            thread_meta,
+            *read,
             y.data,
             *found,
             *pieces,

@@ -246,6 +246,14 @@ def packing_kernels(weights: list[Weight]) -> list[str]:
     return ["repack", *(name for name, is_needed in special.items() if is_needed), *sketched]
 
 
+def _run(team: Team, kernel: str, *operands: int) -> None:
+    """Runs one kernel on all threads of ``team``."""
+    row = np.zeros(fields.ROW, np.int64)
+    row[fields.KERNEL] = kernels([kernel])[kernel]
+    row[fields.A : fields.A + len(operands)] = operands
+    team.run(address(row), 1)
+
+
 def repack(
     w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team, only: tuple[int, int] | None = None
 ) -> None:  # fmt: skip
@@ -255,19 +263,8 @@ def repack(
     size, units = w.plain_bytes, w.units
     table = np.zeros(1 + 3 * len(units), np.int64)  # eight zero bytes first: see the kernel
     table[1:] = np.array(units).reshape(-1)
-    row = np.zeros(fields.ROW, np.int64)
-    row[fields.KERNEL] = kernels(["repack"])["repack"]
-    row[fields.A : fields.A + 8] = (
-        address(rows) + first * size,
-        rows.shape[1],
-        rows.shape[0],
-        n_blocks,
-        size,
-        address(table) + 8,
-        len(units),
-        to,
-    )
-    team.run(address(row), 1)
+    at, places = address(rows) + first * size, address(table) + 8
+    _run(team, "repack", at, rows.shape[1], rows.shape[0], n_blocks, size, places, len(units), to)
 
 
 def _split(w: Weight, first: int, rows: npt.NDArray[np.uint8], whole: npt.NDArray[np.uint8], team: Team) -> None:
@@ -275,43 +272,24 @@ def _split(w: Weight, first: int, rows: npt.NDArray[np.uint8], whole: npt.NDArra
     which ``whole`` has room for."""
     n_blocks = -(-len(rows) // panels.ROWS) * w.n_blocks
     repack(w, rows, address(whole), team)
-    row = np.zeros(fields.ROW, np.int64)
-    row[fields.KERNEL] = kernels(["split"])["split"]
-    row[fields.A : fields.A + 4] = (
-        address(whole),
-        n_blocks,
-        address(w.data) + first * w.panel_bytes,
-        address(w.data) + w.n_panels * w.panel_bytes + first * w.second_bytes,
-    )
-    team.run(address(row), 1)
+    to = address(w.data) + first * w.panel_bytes
+    second = address(w.data) + w.n_panels * w.panel_bytes + first * w.second_bytes
+    _run(team, "split", address(whole), n_blocks, to, second)
 
 
 def _in_threes(
     w: Weight, rows: npt.NDArray[np.uint8], room: npt.NDArray[np.uint8], team: Team
 ) -> npt.NDArray[np.uint8]:
     """Rows of TQ1_0 as rows of ``kernels.tq1_0_threes``, in ``room``."""
-    row = np.zeros(fields.ROW, np.int64)
-    row[fields.KERNEL] = kernels(["threes"])["threes"]
-    row[fields.A : fields.A + 3] = address(rows), len(rows) * w.n_blocks, address(room)
-    team.run(address(row), 1)
+    _run(team, "threes", address(rows), len(rows) * w.n_blocks, address(room))
     return room[: len(rows) * w.n_blocks * w.plain_bytes].reshape(len(rows), -1)
 
 
 def _sketch(w: Weight, sketch: Sketch, team: Team) -> None:
-    name = f"sketch/{w.family}/{sketch.bits}"
     sketch.data = buffer(sketch.n_bytes)
-    row = np.zeros(fields.ROW, np.int64)
-    row[fields.KERNEL] = kernels([name])[name]
-    row[fields.A : fields.A + 7] = (
-        address(w.data),
-        w.n_panels,
-        w.n_blocks,
-        w.panel_bytes,
-        address(sketch.centers),
-        address(sketch.data),
-        sketch.panel_bytes,
-    )
-    team.run(address(row), 1)
+    panels_of_w = w.resolve(), w.n_panels, w.n_blocks, w.panel_bytes
+    name = f"sketch/{w.family}/{sketch.bits}"
+    _run(team, name, *panels_of_w, address(sketch.centers), sketch.resolve(), sketch.panel_bytes)
 
 
 def pack(weights: list[Weight], team: Team) -> None:

@@ -74,5 +74,6 @@ def smaller(a, b):
 
 
 word_stride = inline(fields.word_stride)
+before_pieces = inline(fields.before_pieces)
 chunk_of = inline(shapes.chunk)
 place = inline(shapes.place)

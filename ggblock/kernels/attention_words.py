@@ -30,7 +30,21 @@ from numba.core.extending import intrinsic
 from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
-from ..simd.vec import MACHINE, ROUND, Vec, emit_inverse, load, max_of, rolled, splat, store, vabs, vmax, zero
+from ..simd.vec import (
+    MACHINE,
+    ROUND,
+    Vec,
+    emit_inverse,
+    emit_magnitude,
+    load,
+    max_of,
+    rolled,
+    splat,
+    store,
+    vabs,
+    vmax,
+    zero,
+)
 from . import shapes
 from .attention_products import outer_words
 from .attention_q8_0 import inverse
@@ -81,8 +95,7 @@ def steps_of(typingctx, halves, n, stride, most, to, factor):
 
         def body(i: Any, carried: Any) -> list[Any]:
             at, peak = carried
-            x = e.and_(e.load(at, 0, "i16x16"), 0x7FFF)  # magnitudes are in the order of their bits
-            return [e.at(at, apart), b.select(b.icmp_signed(">", x, peak), x, peak)]
+            return [e.at(at, apart), emit_magnitude(e, e.load(at, 0, "i16x16"), peak)]
 
         peak = e.loop(e.i64(0), a[1], 1, [a[0], e.zero("i16x16")], body)[1]
         peak = e.half_to_f32(e.bitcast(peak, "f16x16"))

@@ -81,6 +81,16 @@ APART = 0.03
 HIGH_BITS = 7
 
 
+LISTS = 12 * MOST  # bytes of a thread's three lists of the largest beside a sketch
+AIM = 4  # float32 that a sketch takes of 32 activations: ``sketch.Aims``
+
+
+def before_pieces(n32: int) -> int:
+    """Bytes of a thread's lists, aims and second terms of ``n32`` times 32 columns beside a sketch; what ``shares``
+    gave it comes behind."""
+    return LISTS + (4 * AIM + 32) * ((n32 + 1) // 2 * 2)
+
+
 def word_stride(n32: int) -> int:
     """Bytes of a word of one token's meta of ``n32`` times 32 columns: whole lines and one more, so that words never
     lie at the same place of their pages."""

@@ -23,7 +23,7 @@ from numba.core.extending import intrinsic
 
 from ..simd.emit import Emit, llvm_type
 from ..simd.machines import joined
-from ..simd.vec import MACHINE, ROUND, emit_inverse
+from ..simd.vec import MACHINE, ROUND, emit_inverse, emit_magnitude
 from .activation_tiles import TILE, columns_of, steps_of
 from .families import WORD_UNIT
 
@@ -42,9 +42,8 @@ def emit_unpack(e: Emit, fam: Any, panel: Any, to: Any, n_blocks: Any) -> None:
         n = b.select(b.icmp_signed("<", rest, e.i64(each)), rest, e.i64(each))
 
         def look(j: Any, peak: Any) -> list[Any]:
-            for k in range(fam.block):  # magnitudes are in the order of their bits, NaN above all
-                x = e.and_(e.bitcast(fam.weights(e, e.at(p, j, size), k), "i32x16"), 0x7FFFFFFF)
-                peak = [b.select(b.icmp_signed(">", x, peak[0]), x, peak[0])]
+            for k in range(fam.block):
+                peak = [emit_magnitude(e, e.bitcast(fam.weights(e, e.at(p, j, size), k), "i32x16"), peak[0])]
             return peak
 
         peak = e.bitcast(e.loop(e.i64(0), n, 1, [e.zero("i32x16")], look)[0], "f32x16")

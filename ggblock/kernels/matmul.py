@@ -225,6 +225,36 @@ def limit_of(meta, n32, loud):
     return loud * whole
 
 
+def make_whole_rows(family: str, one: str) -> Any:
+    """``whole_rows(op, first, end, thread, n32, limit)``: panels ``first`` to ``end - 1`` of a row of ``matmul`` by one
+    token in mode ``one``, whose rows are not in slices; ``limit`` as of ``tile``."""
+
+    @inline
+    def whole_rows(op, first, end, thread, n32, limit):
+        w, panel_bytes, mine = arg(op, 0), arg(op, 3), thread * arg(op, 7)
+        for panel in range(first, end):
+            tile(
+                w + panel * panel_bytes,
+                arg(op, 4) + mine,
+                arg(op, 5) + mine,
+                arg(op, 6) + thread * arg(op, 8),
+                word_stride(n32),
+                arg(op, 16) + thread * arg(op, 17),
+                arg(op, 18),
+                arg(op, 9) + panel * 64,
+                arg(op, 10),
+                arg(op, 2),
+                arg(op, 11),
+                arg(op, 12) + panel * arg(op, 13),
+                limit,
+                family,
+                1,
+                one,
+            )
+
+    return whole_rows
+
+
 def make_matmul(family: str, one: str, many: str) -> Any:
     """``y = x @ w.T`` for the tokens of the state. ``one``/``many``: the modes of ``tile`` for one token, and of
     ``tile_of_units`` (or ``tile`` "f") for tiles; ``one`` "1+" and those of ``TABLED`` take activations of two terms,
@@ -249,29 +279,6 @@ def make_matmul(family: str, one: str, many: str) -> Any:
     rows = "slices" if sliced else "whole"
     block_bytes = 0 if in_floats else 16 * fam.n_bytes
     table_bytes = TABLED[one][2] * block_columns // TABLED[one][1] if sliced else 0
-
-    @inline
-    def of_whole_rows(op, first, end, thread, n32, limit):
-        w, panel_bytes, mine = arg(op, 0), arg(op, 3), thread * arg(op, 7)
-        for panel in range(first, end):
-            tile(
-                w + panel * panel_bytes,
-                arg(op, 4) + mine,
-                arg(op, 5) + mine,
-                arg(op, 6) + thread * arg(op, 8),
-                word_stride(n32),
-                arg(op, 16) + thread * arg(op, 17),
-                arg(op, 18),
-                arg(op, 9) + panel * 64,
-                arg(op, 10),
-                arg(op, 2),
-                arg(op, 11),
-                arg(op, 12) + panel * arg(op, 13),
-                limit,
-                family,
-                1,
-                one,
-            )
 
     @inline
     def place_of(op, panel, begin, n_blocks):
@@ -304,7 +311,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
                 )
             begin += arg(op, 24)
 
-    one_token = of_slices if sliced else of_whole_rows
+    one_token = of_slices if sliced else make_whole_rows(family, one)
 
     @inline
     def units_of_slices(op, first, end, thread, n32):

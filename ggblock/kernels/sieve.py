@@ -28,12 +28,13 @@ from numba.core.extending import intrinsic
 
 from ..simd.emit import Emit
 from ..simd.jit import inline
-from ..simd.vec import MACHINE, Vec, emit_max, lane_at, load, max_of, store, tree
+from ..simd.vec import MACHINE, Vec, emit_max, load, max_of, store, tree
 from . import block_products, q8_0
 from .args import arg, smaller, state, word_stride
 from .fields import BEST, MOST, N_TOKENS, TURN
 from .matmul import second_part
 from .q8_0_parted import LOWER, SPREAD, UPPER, moved
+from .ranking import clear, keep_rows, least_of
 from .shares import START, end_of, first_of, take
 
 WHOLE, FIRST, SECOND = 16 * q8_0.FAMILY.n_bytes, 16 * UPPER.n_bytes, 16 * LOWER.second  # bytes of a panel block
@@ -140,19 +141,6 @@ def complete(op, panel, thread):
 
 
 @inline
-def keep(at, k, value):
-    """Puts ``value``, larger than the last of the ``k`` float32 at ``at``, which are in falling order, among them."""
-    i = k - 1
-    while i > 0:
-        before = load(at + 4 * (i - 1), "f32")
-        if not before < value:
-            break
-        store(at + 4 * i, before)
-        i -= 1
-    store(at + 4 * i, value)
-
-
-@inline
 def write_spreads(to, q, q2, meta, n32):
     """For 32 columns after 32 how far the lower bits of a weight with scale one move a value, rounding included."""
     most = np.float32(SPREAD) * (np.float32(1) + np.float32(32 * n32 + 128) * np.float32(2.0**-20))
@@ -178,8 +166,7 @@ def make_upper() -> Any:
         largest, n32 = arg(op, 10) + thread * arg(op, 11), arg(op, 2)
         q, q2 = arg(op, 4) + thread * arg(op, 7), arg(op, 5) + thread * arg(op, 7)
         meta, spreads, last = arg(op, 6) + thread * arg(op, 8), largest + LISTS, largest + 4 * k - 4
-        for i in range(k):
-            store(largest + 4 * i, np.float32(-np.inf))
+        clear(largest, k)
         if k > 0:
             write_spreads(spreads, q, q2, meta, n32)
         piece = START
@@ -202,10 +189,7 @@ def make_upper() -> Any:
                 if k == 0:
                     complete(op, panel, thread)
                 elif max_of(least) > load(last, "f32"):
-                    for lane in range(16):
-                        value = lane_at(least, lane)
-                        if value > load(last, "f32") and 16 * panel + lane < arg(op, 13):
-                            keep(largest, k, value)
+                    keep_rows(largest, k, least, panel, arg(op, 13))
 
     return upper
 
@@ -219,16 +203,7 @@ def make_rest() -> Any:
         if k == 0 or state(op, N_TOKENS) != 1:
             return
         lists, size, highest, n_panels = arg(op, 10), arg(op, 11), arg(op, 12), arg(op, 1)
-        merged = lists + thread * size + 4 * MOST
-        for i in range(k):
-            store(merged + 4 * i, load(lists + 4 * i, "f32"))
-        for other in range(1, n_threads):
-            for i in range(k):
-                value = load(lists + other * size + 4 * i, "f32")
-                if not value > load(merged + 4 * k - 4, "f32"):
-                    break
-                keep(merged, k, value)
-        floor, found = load(merged + 4 * k - 4, "f32"), 0
+        floor, found = least_of(lists, size, k, lists + thread * size + 4 * MOST, n_threads), 0
         for first in range(0, n_panels, 16):
             if max_of(load(highest + 4 * first, "f32x16")) >= floor:
                 for panel in range(first, smaller(first + 16, n_panels)):

@@ -42,18 +42,28 @@ from numba.core.extending import intrinsic
 
 from ..simd.emit import Emit, llvm_type
 from ..simd.jit import inline
-from ..simd.vec import MACHINE, Vec, atomic_add, emit_inverse, emit_max, lane_at, load, max_of, root, store, tree
+from ..simd.vec import (
+    MACHINE,
+    Vec,
+    atomic_add,
+    emit_inverse,
+    emit_magnitude,
+    emit_max,
+    load,
+    max_of,
+    store,
+    tree,
+    vsqrt,
+)
 from . import block_products, families
-from .args import arg, arg_f32, larger, smaller, state, state_at, word_stride
-from .fields import BEST, FOUND, MIXED, MOST, N_TOKENS, TURN
-from .matmul import limit_of, tile
+from .args import arg, arg_f32, before_pieces, larger, smaller, state, state_at, word_stride
+from .fields import AIM, BEST, FOUND, LISTS, MIXED, MOST, N_TOKENS, TURN
+from .matmul import limit_of, make_whole_rows
 from .q4_0 import nibbles
 from .q8_0_parted import moved
+from .ranking import clear, keep_rows, least_of
 from .shares import START, end_of, first_of, take
-from .sieve import keep
 
-LISTS = 12 * MOST  # bytes of a thread's three lists of the largest
-AIM = 4  # float32 for 32 columns
 SHARE = 12.0 / families.DEVIATIONS**2  # of all squares, from which on one is taken apart
 
 
@@ -99,9 +109,8 @@ def _emit_sketch(e: Emit, fam: Sketch, weights: Any, centers: Any, to: Any) -> N
     b, i32 = e.b, "i32x16"
     const = lambda value: e.const(i32, value)  # noqa: E731
     peak = e.zero(i32)
-    for j in range(32):  # magnitudes are in the order of their bits, NaN above all
-        x = e.and_(e.load(weights, 64 * j, i32), 0x7FFFFFFF)
-        peak = b.select(b.icmp_signed(">", x, peak), x, peak)
+    for j in range(32):
+        peak = emit_magnitude(e, e.load(weights, 64 * j, i32), peak)
     d = e.bitcast(b.fmul(e.bitcast(peak, "f32x16"), e.const("f32x16", 2 / fam.max_code)), i32)
     d = b.select(b.icmp_signed("<", d, const(0x7FC00000)), d, const(0x7FC00000))
     d = e.lshr(b.add(d, const(0xFFFF)), 16)
@@ -215,9 +224,7 @@ def write_aims(aims, own, q, q2, meta, centers, n32, each, limit, reach):
         if k % each == 0:
             largest = np.float32(0)
             for i in range(k, smaller(k + each, n32)):
-                d = load(meta + 4 * i, "f32")
-                largest = d if d > largest else largest
-            # as ``block_products`` asks, but NaN: then all is
+                largest = larger(load(meta + 4 * i, "f32"), largest)
             is_loud = largest * largest > limit
         d, sums, squares, most = load(meta + 4 * k, "f32"), np.float32(0), np.float32(0), np.float32(0)
         for i in range(32 * k, 32 * k + 32):
@@ -244,7 +251,7 @@ def write_aims(aims, own, q, q2, meta, centers, n32, each, limit, reach):
     for at in range(aims, end, 4 * AIM):
         most = load(at + 12, "f32")
         store(at + 4, load(at + 4, "f32") + larger(most, np.float32(0)))
-        store(at + 8, root(larger(-most, np.float32(0))) * factor)
+        store(at + 8, vsqrt(larger(-most, np.float32(0))) * factor)
 
 
 def make_rough(bits: str) -> Any:
@@ -264,9 +271,8 @@ def make_rough(bits: str) -> Any:
         mine, n32 = arg(op, 10) + thread * arg(op, 11), arg(op, 2)
         q, meta = arg(op, 4) + thread * arg(op, 7), arg(op, 6) + thread * arg(op, 8)
         aims, own, last = mine + LISTS, mine + LISTS + 4 * AIM * n32, mine + 4 * k - 4
-        peaks, highest, taken = arg(op, 12), highest_of(op, 12, n_panels), pieces_of(mine, n32)
-        for i in range(k):
-            store(mine + 4 * i, np.float32(-np.inf))
+        peaks, highest, taken = arg(op, 12), highest_of(op, 12, n_panels), mine + before_pieces(n32)
+        clear(mine, k)
         share = arg_f32(op, 18)
         limit, reach = limit_of(meta, n32, share) if share > 0 else np.float32(-1), arg_f32(op, 19)
         q2 = arg(op, 5) + thread * arg(op, 7)
@@ -300,38 +306,9 @@ def make_rough(bits: str) -> Any:
 
 
 @inline
-def pieces_of(mine, n32):
-    """Where the pieces of the thread whose lists are at ``mine`` are."""
-    return mine + LISTS + (4 * AIM + 32) * ((n32 + 1) // 2 * 2)
-
-
-@inline
 def highest_of(op, at, n_panels):
     """Where what rows can be at most begins, in the buffer that column ``at`` names."""
     return arg(op, at) + (n_panels + 15) // 16 * 64
-
-
-@inline
-def keep_rows(at, k, values, panel, n_rows):
-    """Those of a panel's ``values`` that are among the ``k`` largest, at ``at``; not of rows that are none."""
-    for lane in range(16):
-        value = lane_at(values, lane)
-        if value > load(at + 4 * k - 4, "f32") and 16 * panel + lane < n_rows:
-            keep(at, k, value)
-
-
-@inline
-def least_of(lists, size, k, to, n_threads):
-    """The last of the ``k`` largest of all threads' lists, which are ``size`` bytes apart; ``to``: room for a list."""
-    for i in range(k):
-        store(to + 4 * i, load(lists + 4 * i, "f32"))
-    for other in range(1, n_threads):
-        for i in range(k):
-            value = load(lists + other * size + 4 * i, "f32")
-            if not value > load(to + 4 * k - 4, "f32"):
-                break
-            keep(to, k, value)
-    return load(to + 4 * k - 4, "f32")
 
 
 def make_largest(family: str, one: str) -> Any:
@@ -345,15 +322,15 @@ def make_largest(family: str, one: str) -> Any:
     """
     fam, mixed = families.family(family), one in MIXED
     loud = np.float32(families.loud(fam) if mixed else 0)
-    columns = int(fam.block)
+    columns, multiply = int(fam.block), make_whole_rows(family, one)
 
     def largest(op, thread, n_threads):
         k, phase, n_panels, turn = state(op, BEST), arg(op, 23), arg(op, 1), state(op, TURN)
         if state(op, N_TOKENS) != 1 or (k == 0 and phase == 0):
             return
         lists, size, n32 = arg(op, 14), arg(op, 15), arg(op, 2) * columns // 32
-        meta, mine = arg(op, 6) + thread * arg(op, 8), lists + thread * size
-        limit = limit_of(meta, n32, loud) if mixed else np.float32(0)
+        mine = lists + thread * size
+        limit = limit_of(arg(op, 6) + thread * arg(op, 8), n32, loud) if mixed else np.float32(0)
         peaks, highest = arg(op, 21), highest_of(op, 21, n_panels)
         bounds = highest if phase > 0 else peaks
         # three lists a thread: values of the sketch, logits of panels with one of the largest of these, and room
@@ -364,9 +341,8 @@ def make_largest(family: str, one: str) -> Any:
             if phase > 0:
                 floor = least_of(logits, size, k, room, n_threads)
             else:
-                for i in range(k):
-                    store(mine + 4 * MOST + 4 * i, np.float32(-np.inf))
-        piece, taken, found = START, pieces_of(mine, n32), np.int64(0)
+                clear(mine + 4 * MOST, k)
+        piece, taken, found = START, mine + before_pieces(n32), np.int64(0)
         while True:
             if k > 0:
                 piece = load(taken, "i64")
@@ -391,27 +367,10 @@ def make_largest(family: str, one: str) -> Any:
                         panel += 1
                         continue
                     found += 1
-                y = arg(op, 9) + panel * 64
-                tile(
-                    arg(op, 0) + panel * arg(op, 3),
-                    arg(op, 4) + thread * arg(op, 7),
-                    arg(op, 5) + thread * arg(op, 7),
-                    meta,
-                    word_stride(n32),
-                    arg(op, 16) + thread * arg(op, 17),
-                    arg(op, 18),
-                    y,
-                    arg(op, 10),
-                    arg(op, 2),
-                    arg(op, 11),
-                    arg(op, 12) + panel * arg(op, 13),
-                    limit,
-                    family,
-                    1,
-                    one,
-                )
+                multiply(op, panel, panel + 1, thread, n32, limit)
                 if k > 0 and phase == 0:
-                    keep_rows(mine + 4 * MOST, k, load(y, "f32x16"), panel, arg(op, 22))
+                    logits_of_panel = load(arg(op, 9) + panel * 64, "f32x16")
+                    keep_rows(mine + 4 * MOST, k, logits_of_panel, panel, arg(op, 22))
                 panel += 1
         if found > 0:
             atomic_add(state_at(op, FOUND), found)

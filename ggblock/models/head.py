@@ -44,10 +44,10 @@ def draw_head(builder: Builder, config: Config, written: Written, x: Rows, outpu
     builder.keep.append(written.output_norm)
     a = builder.norm(written.x or x, written.output_norm, config.eps, written.residual)
     n_writing, most_found = 1, math.inf
-    if output.sketch:
-        # single panels are read half as fast as all, one after the other
-        most_found = output.n_panels / 2 * (1 - output.sketch.panel_bytes / output.panel_bytes)
-    if output.is_parted or (output.sketch and builder.batch == 1):
+    sketch = output.sketch if builder.batch == 1 else None
+    if sketch:  # single panels are read half as fast as all, one after the other
+        most_found = output.n_panels / 2 * (1 - sketch.panel_bytes / output.panel_bytes)
+    if output.is_parted or sketch:
         n_writing = builder.largest(a, output, logits)
     else:
         builder.matmul(a, output, logits)

@@ -202,13 +202,7 @@ def _call(name: str, n: int) -> Any:
 
 vabs = _call("fabs", 1)
 floor = _call("floor", 1)
-vsqrt = _call("sqrt", 1)
-
-
-@intrinsic
-def root(typingctx, x):
-    """The square root of a float32; NumPy's brings an error handler of Python's with it."""
-    return x(x), lambda c, b, s, a: _e(b).call("sqrt", *a)
+vsqrt = _call("sqrt", 1)  # of a float32 too: NumPy's brings an error handler of Python's with it
 
 
 @intrinsic
@@ -226,6 +220,13 @@ def round_even(typingctx, x):
 def emit_max(e: Emit, x: Any, y: Any) -> Any:
     """The larger of two floats, y where either is NaN: one instruction, unlike LLVM's maxnum."""
     return e.b.select(e.b.fcmp_ordered(">", x, y), x, y)
+
+
+def emit_magnitude(e: Emit, x: Any, peak: Any) -> Any:
+    """The larger of ``peak`` and the magnitude of ``x``, floats or halves as their bits, lane by lane: magnitudes are
+    in the order of these, NaN above all."""
+    x = e.and_(x, (1 << (x.type.element.width - 1)) - 1)
+    return e.b.select(e.b.icmp_signed(">", x, peak), x, peak)
 
 
 def emit_inverse(e: Emit, steps: Any, peak: Any) -> Any:
