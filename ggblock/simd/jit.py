@@ -32,6 +32,8 @@ import numba  # noqa: E402
 from numba.core import config, types  # noqa: E402
 from numba.core.registry import cpu_target  # noqa: E402
 
+from . import linked  # noqa: E402
+
 config.reload_config()  # where Numba was imported before this module, it read the environment then
 
 KERNEL = types.void(types.int64, types.int64, types.int64)
@@ -84,6 +86,7 @@ def _reencoded(library: Any) -> bytes:
 
 
 def _helper(function: Callable[..., Any], fastmath: Any) -> Any:
+    linked.only(function)
     # without the functions through which Python and C would call it: a fifth of what compiling took
     return numba.njit(
         function,
