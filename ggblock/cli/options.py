@@ -77,8 +77,9 @@ def generation_options(function: F) -> F:
 
 
 kv_option = click.option(
-    "--kv", type=click.Choice(KV_TYPES), default=None, help="Type of the key-value cache. [default: f16]"
-)
+    "--kv", type=click.Choice(KV_TYPES), default=None,
+    help="Type of the key-value cache. [default: q12 with fast activations on x86, else f16]",
+)  # fmt: skip
 activations_option = click.option(
     "--activations", type=click.Choice(tuple(ACTIVATIONS)), default=None,
     help="How activations are held: fast (int8 for many tokens, 15 bits for one), fine (15 bits always) or exact "

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..kernels import families, registry
 
 #: Rough seconds of a kernel by its kind, so that the longest are compiled first; measured on Zen 4.
-SECONDS = {"attention": 4.0, "norm": 1.4, "rope": 1.3, "team": 0.7, "upper": 0.5, "repack": 0.3, "combine": 0.3,
+SECONDS = {"attention": 4.0, "norm": 1.4, "rope": 1.3, "team": 0.7, "upper": 0.5, "repack": 0.3, "combine": 0.9,
            "rest": 0.3, "embed": 0.2, "tables": 0.2, "sums": 0.2, "split": 0.2, "post": 0.1}  # fmt: skip
 SUPER_BLOCKS = 1.6  # products of types whose blocks are super-blocks, of several sub-blocks with code of their own
 OTHERS = 1.1

@@ -4,9 +4,9 @@ Many tokens: an item is a KV head and a tile of query tokens with all heads that
 pass by. One token: an item is a KV head and a chunk of its context (``shapes.chunk``), so that every thread is busy;
 ``combine`` merges the chunks. Chunks lie at fixed positions: results do not depend on the number of threads.
 
-Cache layout: see ``rope``; with 8 bits the two products are those of ``attention_q8_0``, and those of many tokens may
-be those of ``attention_words``. All other arithmetic is float32. Queries come scaled by log2(e), so the softmax is in
-powers of two.
+Cache layout: see ``rope``; with 8 bits the two products are those of ``attention_q8_0``, with 12 bits one token's are
+those of ``attention_q12``, and those of many tokens may be those of ``attention_words``. All other arithmetic is
+float32. Queries come scaled by log2(e), so the softmax is in powers of two.
 A masked score is -3e38: its weight is 2**-126 of the largest, which is nothing; a block in which a row sees nothing
 leaves a sum that the first real score multiplies by zero.
 """
@@ -26,12 +26,13 @@ from ..simd.vec import (
     load,
     rolled,
     splat,
+    stack,
     store,
     vexp2,
     zero,
 )
-from . import attention_q8_0, attention_words, shapes
-from .args import arg, chunk_of, larger, place, smaller, state
+from . import attention_q8_0, attention_q12, attention_words, cache_q12, shapes
+from .args import arg, chunk_of, larger, place, second_plane, smaller, state
 from .attention_products import outer
 from .attention_q8_0 import write_query
 from .fields import N_TOKENS, POSITION, TURN
@@ -51,6 +52,9 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
         return make_online(padded * 4, rows, block_keys, *attention_words.make_products(size, rows, block_keys), True)
     if cache == "q8_0":
         return make_online(padded * 4, rows, block_keys, *attention_q8_0.make_products(size, rows, block_keys, many))
+    if cache == "q12":
+        products = attention_q12.make_products(size, rows, block_keys)
+        return make_online(padded * 4, rows, block_keys, *products, marks=True)
     width = 4 if cache == "f32" else 2
     panel_bytes, key_step, row_bytes, value_step, score_bytes = (
         padded * 16 * width,
@@ -155,22 +159,29 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
     Columns: 0 q float32 (n_tokens, heads, padded head), scaled; 1 KV heads; 2 key cache, 3 bytes a KV head; 4 value
     cache, 5 bytes a KV head; 6 window (0: none); 7 out float32, 8 bytes a token; 9 scratch, 10 bytes a thread;
     11 partial results (``shapes.part_floats``) by KV head and chunk; 12 chunks that fit; 13 a line of ``shares`` a
-    thread.
+    thread; with a cache of 12 bits 14 the largest scores of panels, float32, 15 bytes a head.
     """
     g, n = int(group), int(size)
     row_bytes = shapes.padded(n) * 4
     step_bytes = shapes.panel_bytes(n, cache) // 16  # of one position
-    coded, short = cache == "q8_0", products == "words"
+    coded, planes, short = cache == "q8_0", cache == "q12", products == "words"
     padded = shapes.padded(n)
+    second_bytes = shapes.second_bytes(n, cache)
+    four_bytes = second_bytes // 16  # of one position
     micro = shapes.FEWER_ROWS if MACHINES[MACHINE].lanes == 8 and not coded else MICRO_ROWS
     per_item = shapes.tile_tokens(g, n, micro)
     n_rows = per_item * g
     of_rows = 4 * MICRO_ROWS * (n_rows // micro)  # bytes of m and of l: each micro-tile has its own ``MICRO_ROWS``
     at_once = g if g <= MICRO_ROWS else 1
     step = shapes.run(cache)
-    many = _block(n, products if short else cache, micro, KEYS, True)
+    many = _block(n, "words" if short else "f32" if planes else cache, micro, KEYS, True)
     one = _block(n, cache, at_once, step, False)
-    prepare, behind, most = attention_words.make_prepare(n), shapes.pair_bytes(n), attention_words.largest(n)
+    behind, most = shapes.pair_bytes(n) * (1 if short else 2), attention_words.largest(n)
+    if planes:
+        prepare = cache_q12.make_prepare(n, short)
+    else:
+        prepare = attention_words.make_prepare(n)
+    prepares = short or planes
     space_many, space_one = shapes.score_bytes(KEYS), shapes.score_bytes(step)
     whole = n % 16 == 0
 
@@ -217,6 +228,11 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                         for r in range(rolled(at_once)):
                             write_query(q + r * row_bytes, codes + r * row_bytes, padded)
                         q = codes
+                    if planes:
+                        for r in range(rolled(at_once)):
+                            at = codes + r * row_bytes
+                            attention_words.write_query(q + r * row_bytes, at, padded, attention_q12.Q_STEPS)
+                        q = codes
                     end = smaller((chunk + 1) * chunk_size, position + 1)
                     for key in range(larger(chunk * chunk_size, start // step * step), end, step):
                         n_keys = smaller(np.int64(step), (end - key + 15) // 16 * 16)
@@ -234,6 +250,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                             low,
                             high,
                             key < start or key + n_keys > position + 1,
+                            arg(op, 14) + (h * g + r0) * arg(op, 15) + key // 16 * 4 if planes else np.int64(0),
+                            arg(op, 15) if planes else np.int64(0),
                         )
                     for r in range(rolled(at_once)):
                         to = part + (r0 + r) * (row_bytes + 64)
@@ -285,13 +303,15 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
             end = position + smaller(n_tokens, (tile + 1) * per_item)
             begin = larger(np.int64(0), first + 1 - window) // KEYS * KEYS if window > 0 else np.int64(0)
             keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
+            fours = keys + second_plane(arg(op, 3), 16 * step_bytes, second_bytes)
             for key in range(begin, end, KEYS):
                 n_keys = smaller(np.int64(KEYS), (end - key + 15) // 16 * 16)
                 masked = key + n_keys > first + 1 or (window > 0 and key < end - window)
                 block = place(key, step) * step_bytes
                 k_block, v_block = keys + block, values + block
-                if short:
-                    prepare(k_block, v_block, n_keys, smaller(n_keys, end - key), shorter)
+                if prepares:
+                    seen, behind_block = smaller(n_keys, end - key), fours + place(key, step) * four_bytes
+                    prepare(k_block, v_block, n_keys, seen, shorter, behind_block)
                     k_block, v_block = shorter, shorter + behind
                 for r in range(0, rolled(n_rows), micro):
                     many(
@@ -307,6 +327,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                         low + 4 * r,
                         high + 4 * r,
                         masked,
+                        np.int64(0),
+                        np.int64(0),
                     )
             for r in range(rolled(n_rows)):
                 t = tile * per_item + r // g
@@ -323,14 +345,18 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
     return attention
 
 
-def make_combine(group: str, size: str) -> Any:
-    """Merges the chunks of one token. Columns: 0 KV heads, 1 window, 2 out, 3 partial results, 4 chunks that fit.
+def make_combine(group: str, size: str, cache: str = "") -> Any:
+    """Merges the chunks of one token. Columns: 0 KV heads, 1 window, 2 out, 3 partial results, 4 chunks that fit; with
+    a cache of 12 bits ("q12") 5 q as ``attention`` has it, 6 key cache, 7 bytes a KV head, 8 value cache, 9 bytes a KV
+    head, 10 the largest scores of panels, 11 bytes a head.
 
     Split by head; while there is one chunk, by KV head, as ``attention`` is: then a thread needs only its own results.
     Does nothing when many tokens are processed: then ``attention`` has written its results.
     """
-    g, n = int(group), int(size)
+    g, n, planes = int(group), int(size), cache == "q12"
     row_bytes = shapes.padded(n) * 4
+    panel_bytes, second_bytes = shapes.panel_bytes(n, "q12"), shapes.second_bytes(n, "q12")
+    mend = attention_q12.make_mend(n)
 
     def combine(op, thread, n_threads):
         if state(op, N_TOKENS) != 1:
@@ -341,6 +367,7 @@ def make_combine(group: str, size: str) -> Any:
         chunks = position // size - start // size + 1
         step = g * (row_bytes + 64)
         n_items, each = (arg(op, 0), g) if position < size else (arg(op, 0) * g, 1)
+        mended = stack(row_bytes)
         for head in range(n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each):
             part = arg(op, 3) + (head // g * arg(op, 4) * g + head % g) * (row_bytes + 64)
             best = MASKED
@@ -351,10 +378,15 @@ def make_combine(group: str, size: str) -> Any:
                 a = lane_at(vexp2(splat(np.float32(load(part + c * step + row_bytes, "f32") - best), F)), 0)
                 store(part + c * step + row_bytes, np.float32(a))
                 total += a * load(part + c * step + row_bytes + 4, "f32")
+            if planes:
+                keys, values = arg(op, 6) + head // g * arg(op, 7), arg(op, 8) + head // g * arg(op, 9)
+                fours = keys + second_plane(arg(op, 7), panel_bytes, second_bytes)
+                q, tops = arg(op, 5) + head * row_bytes, arg(op, 10) + head * arg(op, 11)
+                total += mend(q, keys, values, fours, tops, start, position, best, total, mended)
             f = np.float32(1) / total
             to = arg(op, 2) + head * n * 4
             for i in range(0, n, 16):
-                v = zero(F)
+                v = load(mended + 4 * i, F) if planes else zero(F)
                 for c in range(chunks):
                     v = fma(load(part + c * step + 4 * i, F), splat(load(part + c * step + row_bytes, "f32"), F), v)
                 v = v * splat(f, F)

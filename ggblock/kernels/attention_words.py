@@ -125,13 +125,13 @@ def write_weights(w, to):
 
 
 def make_prepare(size: int) -> Any:
-    """``prepare(keys, values, n_keys, n_seen, to)``: ``n_keys`` keys and values (a multiple of 16), of which the first
-    ``n_seen`` are there, as the products read them."""
+    """``prepare(keys, values, n_keys, n_seen, to, fours)``: ``n_keys`` keys and values (a multiple of 16), of which the
+    first ``n_seen`` are there, as the products read them; ``fours`` is for ``cache_q12``."""
     padded, most = shapes.padded(size), largest(size)
     panel, value_bytes, behind = padded * 32, padded * 2, shapes.pair_bytes(size)
 
     @inline
-    def prepare(keys, values, n_keys, n_seen, to):
+    def prepare(keys, values, n_keys, n_seen, to, fours):
         steps = to + 2 * behind
         for j in range(n_keys // 16):
             first, at = keys + j * panel, to + j * panel

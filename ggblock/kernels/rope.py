@@ -2,9 +2,9 @@
 
 Cache layout of one layer: by KV head keys and values of ``shapes.run`` positions by turns, so that one token reads
 memory forward; keys (run / 16, head, 16), so that one vector load takes 16 positions of one dimension; values (run,
-head). Elements are IEEE halves or float32, or ("q8_0") bytes with a scale per
-32 dimensions, in panels of 16 positions that ``attention_q8_0`` describes. ``head`` is the head size rounded up to 16;
-the padding stays zero.
+head). Elements are IEEE halves or float32, or ("q8_0") bytes with a scale per 32 dimensions, in panels of 16 positions
+that ``attention_q8_0`` describes, or ("q12") 12 bits in two planes that ``cache_q12`` describes. ``head`` is the
+head size rounded up to 16; the padding stays zero.
 
 Rotation (Su et al. 2021): pair ``i`` turns by the table's angle; pairs are ``(2 i, 2 i + 1)`` ("norm") or
 ``(i, i + n_rot / 2)`` ("neox").
@@ -22,10 +22,9 @@ from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import joined
 from ..simd.vec import MACHINE, load, prefetch, splat, store, store_half, store_halves, vsqrt
-from . import shapes
+from . import attention_q8_0, cache_q12, shapes
 from .activations import rms_scale
-from .args import arg, arg_f32, chunk_of, place, state
-from .attention_q8_0 import write_key, write_value
+from .args import arg, arg_f32, chunk_of, groups_of, place, second_plane, state
 from .fields import N_TOKENS, POSITION
 
 F = "f32x16"
@@ -65,7 +64,7 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
     18 bytes of scratch a thread (a padded head), 19 q norm weight, 20 k norm weight, with eps in the upper half of
     column 12. Split by token and head; one token's context of a single chunk by KV head, as ``attention`` is.
     """
-    half, coded, run = cache == "f16", cache == "q8_0", shapes.run(cache)
+    half, coded, planes, run = cache == "f16", cache == "q8_0", cache == "q12", shapes.run(cache)
     neox = pairs == "neox"
     with_norm = norms == "norm"
 
@@ -123,7 +122,8 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
         n_tokens, position = state(op, N_TOKENS), state(op, POSITION)
         eps = load(op + 8 * (3 + 12) + 4, "f32")
         width = 2 if half else 4
-        panel_bytes = 16 * padded + (padded + 31) // 32 * 32  # see shapes.panel_bytes
+        # see shapes.panel_bytes
+        panel_bytes = 16 * padded + 32 * (groups_of(padded) if planes else (padded + 31) // 32)
         per_token = heads + 2 * kv_heads
         group = heads // kv_heads
         one, of_kv = n_tokens == 1, group + 2
@@ -131,7 +131,14 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
         if one and position < chunk_of(kv_heads, position):
             n_items, each = kv_heads, of_kv
         first, last = n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each
-        if one and not coded:
+        second_bytes = (padded + 31) // 32 * 256
+        if one and planes:
+            panel, keys_of, end_of_keys = place(position, run) // 16, (first + 1) // of_kv, (last + 1) // of_kv
+            fours = arg(op, 13) + second_plane(arg(op, 14), panel_bytes, second_bytes) + panel * second_bytes
+            fetch(arg(op, 13) + panel * panel_bytes, arg(op, 14), keys_of, end_of_keys, panel_bytes)
+            fetch(fours, arg(op, 14), keys_of, end_of_keys, 8 * padded)
+            fetch(arg(op, 15) + panel * panel_bytes, arg(op, 16), first // of_kv, last // of_kv, panel_bytes)
+        elif one and not coded:
             panel, row = padded * 16 * width, padded * width
             at = place(position, run)
             fetch(arg(op, 13) + at // 16 * panel, arg(op, 14), (first + 1) // of_kv, (last + 1) // of_kv, panel)
@@ -152,10 +159,15 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
                 copy_head(arg(op, 3) + t * arg(op, 4) + h * size * 4, x, size, arg(op, 20), eps, np.float32(1))
                 rotate(x, n_rot, table)
                 to = arg(op, 13) + h * arg(op, 14)
-                if coded:
+                if coded or planes:
                     for i in range(size, padded):
                         store(x + 4 * i, np.float32(0))
-                    write_key(x, to + at // 16 * panel_bytes, at % 16, padded)
+                    panel = to + at // 16 * panel_bytes
+                    if planes:
+                        fours = to + second_plane(arg(op, 14), panel_bytes, second_bytes) + at // 16 * second_bytes
+                        cache_q12.write_key(x, panel, fours, at % 16, padded)
+                    else:
+                        attention_q8_0.write_key(x, panel, at % 16, padded)
                 else:
                     to += (at // 16 * padded * 16 + at % 16) * width
                     wide = size // 16 * 16 if half else np.int64(0)
@@ -170,11 +182,18 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
                 h -= heads + kv_heads
                 x = arg(op, 6) + t * arg(op, 7) + h * size * 4
                 to = arg(op, 15) + h * arg(op, 16)
-                if coded:
+                if coded or planes:
                     y = arg(op, 17) + thread * arg(op, 18)
                     for i in range(padded):
                         store(y + 4 * i, load(x + 4 * i, "f32") if i < size else np.float32(0))
-                    write_value(y, to + at // 16 * panel_bytes, at % 16, padded)
+                    panel = to + at // 16 * panel_bytes
+                    if planes:
+                        # values begin a run behind the keys, in both planes
+                        fours = to + second_plane(arg(op, 16), panel_bytes, second_bytes) + at // 16 * second_bytes
+                        fours += run // 16 * (second_bytes - panel_bytes)
+                        cache_q12.write_value(y, panel, fours, at % 16, padded)
+                    else:
+                        attention_q8_0.write_value(y, panel, at % 16, padded)
                 else:
                     to += at * padded * width
                     wide = size // 16 * 16 if half else np.int64(0)

@@ -7,6 +7,8 @@ FINE_CHUNK, FINE_DEPTH, FINE_HEADS = 64, 512, 8  # chunks of fewer up to this de
 MICRO_ROWS = 8     # query rows of a micro-tile when many tokens are processed, at most
 FEWER_ROWS = 6     # where a vector takes two of 16 registers: 12 sums hide the adder's four cycles, 8 do not
 
+GROUP = 64         # dimensions with a scale in a cache of 12 bits
+
 UNIT_CODES = 512   # bytes of the codes of a unit, 32 columns of 16 rows taken apart: see ``unpacked``
 
 
@@ -24,7 +26,7 @@ def score_bytes(keys: int) -> int:
 def run(cache: str) -> int:
     """Positions whose keys lie together in the cache, before their values: the keys of a block of attention when one
     token is decoded."""
-    return CHUNK if cache == "q8_0" else KEYS
+    return CHUNK if cache in ("q8_0", "q12") else KEYS
 
 
 def place(position: int, run: int) -> int:
@@ -34,10 +36,28 @@ def place(position: int, run: int) -> int:
 
 
 def panel_bytes(size: int, cache: str) -> int:
-    """Bytes of 16 positions of one KV head in the key cache, and in the value cache. A multiple of 16."""
+    """Bytes of 16 positions of one KV head in the key cache, and in the value cache, of "q12" in the first plane. A
+    multiple of 16."""
     if cache == "q8_0":
         return 16 * padded(size) + 2 * 16 * -(-padded(size) // 32)
+    if cache == "q12":
+        return 16 * padded(size) + 2 * 16 * groups_of(padded(size))
     return 16 * padded(size) * {"f16": 2, "f32": 4}[cache]
+
+
+def groups_of(size: int) -> int:
+    """Groups of dimensions of a head, which have a scale each in a cache of 12 bits."""
+    return (size + GROUP - 1) // GROUP
+
+
+def second_bytes(size: int, cache: str) -> int:
+    """Bytes of 16 positions of one KV head in the second plane of keys, and of values."""
+    return 256 * -(-padded(size) // 32) if cache == "q12" else 0
+
+
+def second_plane(head_bytes: int, panel: int, second: int) -> int:
+    """Where the second plane lies in the ``head_bytes`` of a KV head, with panels of so many bytes in both planes."""
+    return head_bytes // (panel + second) * panel
 
 
 def padded(size: int) -> int:
@@ -64,7 +84,7 @@ def scratch_bytes(group: int, size: int) -> int:
     """Bytes of scratch that a thread of attention needs."""
     many = max(tile_tokens(group, size, micro) * group for micro in (MICRO_ROWS, FEWER_ROWS))
     per_row, one = 2 * 4 * padded(size) + 6 * 4, MICRO_ROWS     # q and o, words: two a row and two of eight for six
-    pairs = 2 * pair_bytes(size) + 4 * (KEYS + padded(size))    # keys and values, and their steps
+    pairs = 4 * pair_bytes(size) + 4 * (KEYS + padded(size))    # keys and values, as floats at most, and their steps
     most = max(many * per_row + score_bytes(KEYS) + pairs, one * per_row + score_bytes(CHUNK))
     return -(-(most + 1024) // 4096) * 4096
 
@@ -81,6 +101,11 @@ def chunk(kv_heads: int, position: int) -> int:
 def n_chunks(n_ctx: int) -> int:
     """Chunks that a context may touch."""
     return max(-(-n_ctx // CHUNK), min(n_ctx, FINE_DEPTH) // FINE_CHUNK) + 1
+
+
+def n_tops(n_ctx: int) -> int:
+    """Panels of 16 positions of which attention keeps the largest score, by head: whole chunks."""
+    return -(-n_ctx // CHUNK) * CHUNK // 16
 
 
 def part_floats(group: int, size: int) -> int:

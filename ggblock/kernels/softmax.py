@@ -19,8 +19,10 @@ from ..simd.jit import inline
 from ..simd.machines import joined
 from ..simd.vec import (
     MACHINE,
+    Vec,
     emit_exp2,
     emit_max,
+    lane_at,
     lanes_of,
     less,
     load,
@@ -107,15 +109,29 @@ def add_up(typingctx, room, l, rows):
     return types.void(types.int64, types.int64, rows), codegen
 
 
-def make_online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any, in_words: bool = False) -> Any:
+@intrinsic
+def largest_of(typingctx, row):
+    """The largest of each 16 of 128 floats, <8 x float>."""
+
+    def codegen(c, b, s, a):
+        e = Emit(b, MACHINE)
+        return reduced(e, _rows(e, a[0], 8), partial(emit_max, e))
+
+    return Vec("f32", 8)(types.int64), codegen
+
+
+def make_online(
+    row_bytes: int, rows: int, block_keys: int, scores: Any, gather: Any, in_words: bool = False, marks: bool = False
+) -> Any:
     """The block around its two products: masks, and the softmax that goes on from block to block. ``in_words``: weights
     beside the largest of their row in the block are left at the head of their rows, as ``attention_words`` writes them,
-    and behind them the weight of that one."""
+    and behind them the weight of that one. ``marks``: the largest score of each 16 keys is
+    left at ``tops``, rows ``top_step`` bytes apart: see ``attention_q12``."""
     score_bytes, apart = block_keys * 4, int(in_words)
     assert rows <= MICRO_ROWS
 
     @inline
-    def block(q, keys, values, first, n_keys, o, m, l, p, low, high, masked):
+    def block(q, keys, values, first, n_keys, o, m, l, p, low, high, masked, tops, top_step):
         # keys: the panel that holds position ``first`` (a multiple of 16); values: position ``first``
         # row r sees positions low[r] .. high[r] - 1 (int32 arrays); ``masked``: whether any row sees less than all
         # m, l: float32 (MICRO_ROWS), whatever the number of rows
@@ -136,6 +152,14 @@ def make_online(row_bytes: int, rows: int, block_keys: int, scores: Any, gather:
                 for j in range(0, n_keys, 16):
                     best = vmax(best, load(row + 4 * j, F))
             store(room + 64 * r, best)
+            if marks:
+                for j in range(0, n_keys, 128):
+                    most, to = largest_of(row + 4 * j), tops + r * top_step + j // 4
+                    if j + 128 <= n_keys:
+                        store(to, most)
+                    else:  # what is behind may be another thread's
+                        for i in range((n_keys - j) // 16):
+                            store(to + 4 * i, lane_at(most, i))
         shrinks = advance(room, m, rows, apart)
         for r in range(rolled(rows)):
             row = p + r * score_bytes

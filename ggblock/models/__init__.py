@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("llama", "gemma3", "smollm3")
 
 #: Types of the KV cache; ``kernels.rope`` describes how each lies in memory.
-KV_TYPES = ("f16", "q8_0", "f32")
+KV_TYPES = ("q12", "f16", "q8_0", "f32")
 
 #: How activations are held in matrix products: ``kernels.matmul``'s modes of the layers, for one token and for many,
 #: and of the logits. "1" is int8, "2" two terms of int8 (about 15 bits), "1+" more bits for the columns that need them
@@ -49,7 +49,8 @@ def build(
 
     ``threads``: None takes one for each processor that this process may use. ``context``: tokens the KV cache holds;
     None takes the trained length, at most 8,192. ``activations``: a name of ``ACTIVATIONS``, None for "fast".
-    ``kv_type``: one of ``KV_TYPES``, None for "f16". ``reference``: where those two are None, "exact" and "f32".
+    ``kv_type``: one of ``KV_TYPES``, None for "q12" with fast activations on x86, else "f16". ``reference``: where
+    those two are None, "exact" and "f32".
     ``notify`` gets one line before anything slow. Raises ``UnknownArchitecture``, ``MissingTensor``,
     ``ShapeMismatch``, ``MissingKey``, ``WrongKeyKind``, ``SettingError``, ``DeviceError``.
     """

@@ -66,7 +66,8 @@ class Layers:
         self.caches: list[KvCache] = []
         run = shapes.run(kv_type)
         self.run_bytes = run // 16 * shapes.panel_bytes(config.head, kv_type)
-        self._head_bytes = 2 * -(-n_ctx // run) * self.run_bytes
+        second = run // 16 * shapes.second_bytes(config.head, kv_type)
+        self._head_bytes = 2 * -(-n_ctx // run) * (self.run_bytes + second)
         self._arena = Arena(config.n_layers * config.n_kv_heads * self._head_bytes)
         group = c.n_heads // c.n_kv_heads
         self._turned = floats(builder.capacity, c.n_heads * shapes.padded(c.head))
@@ -74,7 +75,8 @@ class Layers:
         self._scratch = buffer(self._scratch_bytes * builder.n_threads)
         self._chunks = shapes.n_chunks(n_ctx)
         self._parts = floats(c.n_kv_heads * self._chunks * shapes.part_floats(group, c.head))
-        builder.keep += [self._turned, self._scratch, self._parts]
+        self._tops = floats(c.n_heads, shapes.n_tops(n_ctx)) if kv_type == "q12" else None
+        builder.keep += [self._turned, self._scratch, self._parts, self._tops]
         self.last = Place()
 
     def each(self) -> Iterator[int]:
@@ -141,15 +143,14 @@ class Layers:
         )
         self.last.rope = b.n_rows - 1
         group = c.n_heads // c.n_kv_heads
+        places = [cache.keys, cache.head_bytes, cache.values, cache.head_bytes]
+        tops = [] if self._tops is None else [self._tops, self._tops.strides[0]]
         b.op(
             f"attention/{group}/{c.head}/{self.kv_type}" + self._products(),
             barrier,
             self._turned,
             c.n_kv_heads,
-            cache.keys,
-            cache.head_bytes,
-            cache.values,
-            cache.head_bytes,
+            *places,
             window,
             self.attended.data,
             self.attended.stride,
@@ -158,21 +159,23 @@ class Layers:
             self._parts,
             self._chunks,
             b.shares(),
+            *tops,
         )
         b.op(
-            f"combine/{group}/{c.head}",
+            f"combine/{group}/{c.head}" + ("" if self._tops is None else f"/{self.kv_type}"),
             fields.ALWAYS,
             c.n_kv_heads,
             window,
             self.attended.data,
             self._parts,
             self._chunks,
+            *([] if self._tops is None else [self._turned, *places, *tops]),
         )
 
     def _products(self) -> str:
         """Where activations are int8 anyway, attention over many tokens multiplies numbers of 16 bits, if the machine
         does that faster."""
-        short = self.kv_type == "f16" and self.builder.modes[1] == "1+" and multiplies_words()
+        short = self.kv_type in ("f16", "q12") and self.builder.modes[1] == "1+" and multiplies_words()
         return "/words" if short else ""
 
 
@@ -368,7 +371,9 @@ def _output_name(source: Source) -> str:
     return "output.weight" if source.has("output.weight") else "token_embd.weight"
 
 
-def _offloading(offload: Offload, source: Source, config: Config, n_ctx: int, kv: str, notify: Notify | None) -> Any:
+def _offloading(
+    offload: Offload, source: Source, config: Config, n_ctx: int, kv: str, asked_kv: str | None, notify: Notify | None
+) -> Any:
     """What a device computes (``engine.cuda.plan.Offloading``), or None."""
     if offload.kind == "none":
         return None
@@ -383,8 +388,8 @@ def _offloading(offload: Offload, source: Source, config: Config, n_ctx: int, kv
     sizes = {name: w.n_panels * w.panel_bytes for name, w in matrices.items()}
     per_position = config.n_kv_heads * shapes.padded(config.head) * (4 if kv == "f32" else 2)
     found = start(offload, sizes, config.n_layers, 2 * round_up(n_ctx, 64) * per_position, n_ctx, notify)
-    if found is not None and kv == "q8_0" and notify is not None:
-        notify("layers on the GPU keep keys and values as f16, twice as large as q8_0")
+    if found is not None and asked_kv in ("q8_0", "q12") and notify is not None:
+        notify(f"layers on the GPU keep keys and values as f16, which is larger than {asked_kv}")
     return found
 
 
@@ -403,6 +408,12 @@ def _source_of(file: GgufFile) -> Source:
     return Source(file, architecture)
 
 
+def default_kv(activations: str) -> str:
+    """The type of KV cache where none is asked for. The one of 12 bits loses less than 8-bit activations do, but more
+    than the other two ways to hold them, and wants a machine that multiplies int16 fast."""
+    return "q12" if activations == "fast" and multiplies_words() else "f16"
+
+
 def _checked(reference: bool, activations: str | None, kv_type: str | None) -> tuple[str, str]:
     """(activations, type of the KV cache) with what was not said filled in."""
     if reference and activations not in (None, "exact"):
@@ -410,7 +421,7 @@ def _checked(reference: bool, activations: str | None, kv_type: str | None) -> t
             "contradicts the reference mode", where="activations", expected="exact", actual=activations
         )
     how = activations or ("exact" if reference else "fast")
-    kv = kv_type or ("f32" if reference else "f16")
+    kv = kv_type or ("f32" if reference else default_kv(how))
     if how not in ACTIVATIONS:
         raise errors.SettingError(
             "no such way to hold activations", where="activations", expected=" or ".join(ACTIVATIONS), actual=how
@@ -447,7 +458,7 @@ def compile_model(
     if n_ctx < 1 or n_ctx > 1 << 22:
         raise errors.SettingError("out of range", where="context", expected="1 to 4194304", actual=n_ctx)
     n_threads = default_threads() if threads is None else threads
-    offloading = _offloading(wanted, source, config, n_ctx, kv, notify)
+    offloading = _offloading(wanted, source, config, n_ctx, kv, kv_type, notify)
     drawn = _draw(source, config, n_ctx, n_threads, kv, how, offloading)
     kernels(drawn.kernel_names(every=False), notify)
     team = Team(n_threads)

@@ -35,8 +35,9 @@ def load(
         offload: what an NVIDIA GPU computes (it needs the extra ``ggblock[cuda]``): a number N for the last N layers,
             "all" for all layers and the output matrix, "auto" for as many as fit its memory, or a regular expression
             over names of tensors; None for nothing. Layers keep their KV cache where they run.
-        kv: element type of the KV cache: "f16", "q8_0" (8 bits: about half the memory) or "f32"; None takes "f16"
-            ("f32" for reference).
+        kv: element type of the KV cache: "q12" (12 bits, of which a token reads 8 where the others do not matter),
+            "f16", "q8_0" (8 bits: about half the memory of f16) or "f32"; None takes "q12" with fast activations on
+            x86, else "f16" ("f32" for reference).
         activations: how activations are held in matrix products: "fast" (int8 in prefill, two terms of int8 in decode),
             "fine" (two terms in both) or "exact" (float32, no integer shortcuts); None takes "fast".
         reference: the same as ``activations="exact", kv="f32"``: slow, and what the others are measured by.

@@ -246,8 +246,11 @@ class Emit:
 
     def dot_words(self, acc: Any, x: Any, y: Any) -> Any:
         """int32 lanes plus the two products of the pairs of int16 in each lane of ``x`` and ``y`` (<16 x i32>)."""
-        assert self.machine.dot_words, self.machine.name
-        return self.machine.dot_words(self.b, acc, x, y)
+        if self.machine.dot_words:
+            return self.machine.dot_words(self.b, acc, x, y)
+        # both halves of a lane, sign-extended: LLVM finds what the machine multiplies them with
+        left, right = ([self.ashr(self.shl(v, 16), 16), self.ashr(v, 16)] for v in (x, y))
+        return self.b.add(self.b.add(acc, self.b.mul(left[0], right[0])), self.b.mul(left[1], right[1]))
 
     def call(self, name: str, *args: Any) -> Any:
         """An LLVM intrinsic over equal types, such as ``fma``: ``llvm.fma.v16f32``."""

@@ -17,7 +17,7 @@ CODED = tuple(name for name in families.FAMILIES if isinstance(families.family(n
 FLOATS = tuple(name for name in families.FAMILIES if name not in CODED)
 TAILS = ("q2_k+48", "q3_k+48", "q4_k+96", "iq4_xs+32", "tq1_0+96")
 FAST, FINE, EXACT = "2/1+", "2/2", "f/f"  # what ``--activations`` makes of the modes for one token and for many
-CACHES = ("f16", "q8_0", "f32")
+CACHES = ("f16", "q12", "q8_0", "f32")
 HEADS = ("3/64", "4/256")  # of SmolLM2 and gemma: rows of a micro-tile, columns of a head
 
 #: Group -> kernels that multiply integers, and kernels that do not. Each group is compiled by a process of its own.
@@ -34,8 +34,8 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "attention": (
         [f"attention/{head}/q8_0" for head in HEADS],
-        [f"attention/{head}/{cache}" for head in HEADS for cache in ("f16", "f32")]
-        + [f"combine/{head}" for head in HEADS]
+        [f"attention/{head}/{cache}" for head in HEADS for cache in ("f16", "q12", "f32")]
+        + [f"combine/{head}{cache}" for head in HEADS for cache in ("", "/q12")]
         + ["/".join(("rope", *parts)) for parts in product(("norm", "neox"), CACHES, ("norm", "none"))],
     ),
     "sieve": (["upper", "rest", "matmul/q8_0_parted/0/2"], ["split", "embed/q8_0_parted"]),

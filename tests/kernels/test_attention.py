@@ -46,7 +46,7 @@ class Shape:
 
     def short(self, n_tokens: int) -> bool:
         """Whether the products of so many tokens may be those of int16."""
-        return n_tokens > 1 and self.cache == "f16" and self.modes[1] == "1+" and multiplies_words()
+        return n_tokens > 1 and self.cache in ("f16", "q12") and self.modes[1] == "1+" and multiplies_words()
 
 
 class Attention:

@@ -143,6 +143,7 @@ NEON_KERNELS = {  # kernel -> what its assembly must contain
     "copy/1/1": r"\bsdot\b",
     "rope/neox/f16/norm": r"\bfcvt\b",
     "attention/3/64/f16": r"\bfmla\b",
+    "attention/3/64/q12": r"\bsmlal2?\b|\bmla\b",
     "combine/3/64": r"\bfmla\b",
     "repack": r"\bldr",
     "team": r"\bblr\b",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import ggblock
+from ggblock.engine.plan import multiplies_words
 from tests.oracle import tiny
 from tools.bench import goals, table
 from tools.bench.table import ONE, OURS, ROOF, Sample, Samples
@@ -96,7 +97,9 @@ def test_bytes_of_a_token_count_its_cache(model: Path, tmp_path: Path) -> None:
     with ggblock.open(model) as file:
         keys = {key.split(".", 1)[1]: value for key, value in file.metadata.items() if key.startswith("llama.")}
     head = keys["embedding_length"] // keys["attention.head_count"]
-    position = keys["block_count"] * 2 * keys["attention.head_count_kv"] * head * 2
+    # a byte of the first plane, and a half for 64 of them; or halves
+    per_head = head + 2 * -(-head // 64) if multiplies_words() else 2 * head
+    position = keys["block_count"] * 2 * keys["attention.head_count_kv"] * per_head
     assert table.bytes_per_token(model, 100) == table.bytes_per_token(model) + 100 * position
 
     windowed = tmp_path / "windowed.gguf"

@@ -42,19 +42,26 @@ NOISE = 1.1
 
 
 class Decoder:
-    """A model whose cache is full. ``kv_bytes``: of one position in all layers."""
+    """A model whose cache is full. ``kv_bytes``: of one position in all layers, those that every token reads."""
 
     def __init__(self, file: Any, kv: str, threads: int, context: int) -> None:
         from ggblock import models
+        from ggblock.kernels import shapes
 
         self._model = models.build(file, threads=threads, context=context, kv_type=kv)
         self._model.forward(np.random.default_rng(0).integers(0, self._model.n_vocab, FILLED), 0)
-        heads, total = self._model.config.n_kv_heads, 0
+        config = self._model.config
+        panel, second = shapes.panel_bytes(config.head, kv), shapes.second_bytes(config.head, kv)
         for cache in self._model._layers.caches:
-            parts = cache.data.reshape(heads, context // FILLED, -1)  # a head's positions follow each other
-            parts[:, 1:] = parts[:, :1]
-            total += cache.data.nbytes
-        self.kv_bytes = total / context
+            head = cache.data.reshape(config.n_kv_heads, -1)
+            first = shapes.second_plane(head.shape[1], panel, second)
+            for plane in (head[:, :first], head[:, first:]):  # in each a head's positions follow each other
+                plane = np.lib.stride_tricks.as_strided(
+                    plane, (len(head), context // FILLED, plane.shape[1] * FILLED // context),
+                    (head.strides[0], plane.shape[1] * FILLED // context, 1),
+                )  # fmt: skip
+                plane[:, 1:] = plane[:, :1]
+        self.kv_bytes = len(self._model._layers.caches) * config.n_kv_heads * 2 * panel / 16
 
     def token_s(self, depth: int, n_tokens: int) -> float:
         """Seconds of a token that sees ``depth`` positions with its own: the median of ``n_tokens``."""
@@ -150,7 +157,7 @@ def report(args: argparse.Namespace, model: str) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--kv", nargs="+", default=["f16", "q8_0"])
+    parser.add_argument("--kv", nargs="+", default=["q12", "f16", "q8_0"])
     parser.add_argument("-t", dest="threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 512, 1024, 2048, 4096, 8192])
     parser.add_argument("--tokens", type=int, default=8, help="tokens of a sample")

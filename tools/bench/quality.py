@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("--reference-chunks", type=int, default=2)
     parser.add_argument("--decode-chunks", type=int, default=12)
     parser.add_argument("--no-greedy", action="store_true")
-    parser.add_argument("--kv", default="f16")
+    parser.add_argument("--kv")
     parser.add_argument("--activations", default="fast")
     parser.add_argument("-t", dest="threads", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="append to tools/bench/RESULTS.md")

@@ -88,6 +88,7 @@ def bytes_per_token(path: Path, depth: int = 0) -> int:
     of ``depth`` positions. 0 where it does not read all of these, since layers have a sliding window."""
     import ggblock
     from ggblock.kernels.shapes import panel_bytes
+    from ggblock.models.compiled import default_kv
     from ggblock.models.config import Source, read_config
 
     with ggblock.open(path) as file:
@@ -99,7 +100,8 @@ def bytes_per_token(path: Path, depth: int = 0) -> int:
             if source.integer("*.attention.sliding_window", 0, low=0):
                 return 0
             config = read_config(source)
-            total += depth * config.n_layers * config.n_kv_heads * 2 * panel_bytes(config.head, "f16") // 16
+            of_panel = panel_bytes(config.head, default_kv("fast"))
+            total += depth * config.n_layers * config.n_kv_heads * 2 * of_panel // 16
     return int(total)
 
 
