@@ -154,7 +154,7 @@ def _block(size: int, cache: str, rows: int, block_keys: int, many: bool) -> Any
 
 
 def make_attention(group: str, size: str, cache: str, products: str = "f32") -> Any:
-    """``products``: "words" for those of ``attention_words`` (a cache of halves, many tokens).
+    """``products``: "words" for those of ``attention_words`` (many tokens, a cache of halves or of 12 bits).
 
     Columns: 0 q float32 (n_tokens, heads, padded head), scaled; 1 KV heads; 2 key cache, 3 bytes a KV head; 4 value
     cache, 5 bytes a KV head; 6 window (0: none); 7 out float32, 8 bytes a token; 9 scratch, 10 bytes a thread;
