@@ -55,8 +55,8 @@ from .shapes import GROUP, KEYS, MICRO_ROWS
 
 F = "f32x16"
 Q_STEPS = W_STEPS = 16383
-SHARE = np.float32(1 / 32)  # of a head's weights, from which on a position is mended
-MENDED = 32  # panels with such a position, at most
+MENDED = 32  # panels of a head, at most, that are mended
+SHARE = np.float32(1 / MENDED)  # of a head's weights; a panel is mended if one of its positions has more
 FOUND = 16 * MENDED  # bytes: where they lie, and their positions
 
 
@@ -93,10 +93,11 @@ def key_dots(typingctx, q, panel, out, out_step, size, rows, ahead):
             start = [at, at_q, *[e.zero("i32x16")] * (r * chains)]
             at, at_q, *found = e.loop(e.i64(0), e.i64(units), 1, start, unit)
             d = e.half_load(scale, 0)
-            for row in range(r):
-                total = reduce(builder.add, found[row * chains : (row + 1) * chains])
-                sums = [*sums[:row], e.fma(e.i_to_f32(total), d, sums[row]), *sums[row + 1 :]]
-            return [e.at(scale, 32), at, at_q, *sums]
+            totals = [reduce(builder.add, found[row * chains : (row + 1) * chains]) for row in range(r)]
+            return [
+                e.at(scale, 32), at, at_q,
+                *(e.fma(e.i_to_f32(total), d, earlier) for total, earlier in zip(totals, sums, strict=True)),
+            ]  # fmt: skip
 
         v = e.loop(
             e.i64(0), e.i64(n // GROUP), 1, [panel, e.at(panel, 32 * shapes.groups_of(n)), queries, *[e.zero(F)] * r],
@@ -129,15 +130,15 @@ def value_dots(typingctx, weights, keys, codes, apart, n_panels, out, size, colu
         def body(i: Any, v: Any) -> Any:
             at, p, sums = v[0], v[1], list(v[2:])
             for k in range(8):
-                columns = []
+                values = []
                 for j in range(m):
                     e.order()
                     if k % 2 == 0:
                         e.prefetch(p, 256 * j + 32 * k + far, 2)
-                    columns.append(e.bitcast(wide_codes(e, p, 256 * j + 32 * k), "i32x16"))
+                    values.append(e.bitcast(wide_codes(e, p, 256 * j + 32 * k), "i32x16"))
                 for row in range(r):
                     x = e.splat_load(at, row * weight_bytes + 4 * k, "i32")
-                    for j, y in enumerate(columns):
+                    for j, y in enumerate(values):
                         sums[row * m + j] = e.dot_words(sums[row * m + j], y, x)
             return [e.at(at, 32), e.at(p, pitch), *sums]
 
@@ -304,7 +305,7 @@ def make_mend(size: int) -> Any:
     def find(tops, start, position, best, limit, found):
         """Writes the panels with a score that has more than ``limit`` of weight, returns how many."""
         n, last = np.int64(0), position // 16
-        for panel in range(start // 256 * 16, last + 1, 16):
+        for panel in range(start // 16 // 16 * 16, last + 1, 16):
             w = vexp2(load(tops + 4 * panel, F) - splat(best, F))
             if any_above(w, splat(limit, F)):
                 for i in range(16):

@@ -24,7 +24,7 @@ from ..simd.machines import joined
 from ..simd.vec import MACHINE, load, prefetch, splat, store, store_half, store_halves, vsqrt
 from . import attention_q8_0, cache_q12, shapes
 from .activations import rms_scale
-from .args import arg, arg_f32, chunk_of, groups_of, place, second_plane, state
+from .args import arg, arg_f32, chunk_of, first_panel, place, second_panel, second_plane, state
 from .fields import N_TOKENS, POSITION
 
 F = "f32x16"
@@ -123,7 +123,7 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
         eps = load(op + 8 * (3 + 12) + 4, "f32")
         width = 2 if half else 4
         # see shapes.panel_bytes
-        panel_bytes = 16 * padded + 32 * (groups_of(padded) if planes else (padded + 31) // 32)
+        panel_bytes = first_panel(padded) if planes else 16 * padded + (padded + 31) // 32 * 32
         per_token = heads + 2 * kv_heads
         group = heads // kv_heads
         one, of_kv = n_tokens == 1, group + 2
@@ -131,7 +131,7 @@ def make_rope(pairs: str, cache: str, norms: str) -> Any:
         if one and position < chunk_of(kv_heads, position):
             n_items, each = kv_heads, of_kv
         first, last = n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each
-        second_bytes = (padded + 31) // 32 * 256
+        second_bytes = second_panel(padded)
         if one and planes:
             panel, keys_of, end_of_keys = place(position, run) // 16, (first + 1) // of_kv, (last + 1) // of_kv
             fours = arg(op, 13) + second_plane(arg(op, 14), panel_bytes, second_bytes) + panel * second_bytes

@@ -41,7 +41,7 @@ def panel_bytes(size: int, cache: str) -> int:
     if cache == "q8_0":
         return 16 * padded(size) + 2 * 16 * -(-padded(size) // 32)
     if cache == "q12":
-        return 16 * padded(size) + 2 * 16 * groups_of(padded(size))
+        return first_panel(padded(size))
     return 16 * padded(size) * {"f16": 2, "f32": 4}[cache]
 
 
@@ -52,7 +52,17 @@ def groups_of(size: int) -> int:
 
 def second_bytes(size: int, cache: str) -> int:
     """Bytes of 16 positions of one KV head in the second plane of keys, and of values."""
-    return 256 * -(-padded(size) // 32) if cache == "q12" else 0
+    return second_panel(padded(size)) if cache == "q12" else 0
+
+
+def first_panel(size: int) -> int:
+    """Bytes of a panel of the first plane of a cache of 12 bits, with heads of ``size``, a multiple of 16."""
+    return 16 * size + 32 * ((size + GROUP - 1) // GROUP)
+
+
+def second_panel(size: int) -> int:
+    """Bytes of a panel of the second plane."""
+    return (size + 31) // 32 * 256
 
 
 def second_plane(head_bytes: int, panel: int, second: int) -> int:

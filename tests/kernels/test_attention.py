@@ -296,17 +296,27 @@ def test_attention(window: int, shape: Shape) -> None:
         position += n
 
 
-@pytest.mark.parametrize("shape", [*FEW, Shape(1, 8, 32, 32, "f16"), *CODED[:3]], ids=str)
-@pytest.mark.parametrize("window", [0, 300, 512])
-def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
-    """Chunks of 64 and 256 positions, cut off at both ends too; and back to an earlier position, as a new text does."""
-    rng = np.random.default_rng(11)
+#: Around the ends of chunks of 64 and 256, in a text of 1,056 tokens: see ``filled``.
+POSITIONS = (1056, 1023, 767, 512, 511, 256, 255, 130, 64, 63, 15, 0)
+
+
+def filled(shape: Shape, window: int, rng: np.random.Generator) -> list[Attention]:
+    """For 1, 2 and 3 threads, after a text of 1,056 tokens."""
     all_runs = [Attention(shape, n_threads, 1100, window) for n_threads in (1, 2, 3)]
     for start in range(0, 1056, BATCH):
         q, k, v = tokens(shape, BATCH, rng)
         for a in all_runs:
             a.run(q, k, v, start)
-    for position in (1056, 1023, 767, 512, 511, 256, 255, 130, 64, 63, 15, 0):
+    return all_runs
+
+
+@pytest.mark.parametrize("shape", [*FEW, Shape(1, 8, 32, 32, "f16"), *CODED[:3]], ids=str)
+@pytest.mark.parametrize("window", [0, 300, 512])
+def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
+    """Chunks of 64 and 256 positions, cut off at both ends too; and back to an earlier position, as a new text does."""
+    rng = np.random.default_rng(11)
+    all_runs = filled(shape, window, rng)
+    for position in POSITIONS:
         q, k, v = tokens(shape, 1, rng)
         results = [a.run(q, k, v, position) for a in all_runs]
         keys, values = all_runs[0].cached(position + 1)

@@ -16,7 +16,7 @@ from ggblock.kernels.attention_q12 import Q_STEPS, SHARE, W_STEPS
 from ggblock.kernels.cache_q12 import LIMIT, MOST
 
 from .harness import EPS, assert_close
-from .test_attention import BATCH, Attention, Shape, naive_attention, naive_rope, tokens
+from .test_attention import BATCH, POSITIONS, Attention, Shape, filled, naive_attention, naive_rope, tokens
 
 FLOATS = [
     Shape(3, 2, 64, 64, "q12"),
@@ -165,13 +165,9 @@ def test_attention(window: int, shape: Shape) -> None:
 def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
     """Chunks of 64 and 256 positions, cut off at both ends too; texts that look everywhere and at few places."""
     rng = np.random.default_rng(11)
-    all_runs = [Attention(shape, n_threads, 1100, window) for n_threads in (1, 2, 3)]
-    for start in range(0, 1056, BATCH):
-        q, k, v = tokens(shape, BATCH, rng)
-        for a in all_runs:
-            a.run(q, k, v, start)
+    all_runs = filled(shape, window, rng)
     found = {}
-    for position in (1056, 1023, 767, 512, 511, 256, 255, 130, 64, 63, 15, 0):
+    for position in POSITIONS:
         for factor in (0.3, 3.0):
             q, k, v = tokens(shape, 1, rng)
             found[position, factor] = check(all_runs, np.float32(factor) * q, k, v, position, window)

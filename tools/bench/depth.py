@@ -56,11 +56,8 @@ class Decoder:
             head = cache.data.reshape(config.n_kv_heads, -1)
             first = shapes.second_plane(head.shape[1], panel, second)
             for plane in (head[:, :first], head[:, first:]):  # in each a head's positions follow each other
-                plane = np.lib.stride_tricks.as_strided(
-                    plane, (len(head), context // FILLED, plane.shape[1] * FILLED // context),
-                    (head.strides[0], plane.shape[1] * FILLED // context, 1),
-                )  # fmt: skip
-                plane[:, 1:] = plane[:, :1]
+                parts = plane.reshape(len(head), context // FILLED, -1)
+                parts[:, 1:] = parts[:, :1]
         self.kv_bytes = len(self._model._layers.caches) * config.n_kv_heads * 2 * panel / 16
 
     def token_s(self, depth: int, n_tokens: int) -> float:
