@@ -41,6 +41,7 @@ from .shares import START, end_of, first_of, take
 from .softmax import MASKED, make_online
 
 F = "f32x16"
+NOWHERE = np.int64(0)
 PANELS = 2  # panels of a micro-tile when many tokens are processed; one token: 2 and 4 were 30 % slower than 1
 
 
@@ -207,6 +208,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
         first_chunk = start // chunk_size
         chunks = position // chunk_size - first_chunk + 1
         n_items = kv_heads * chunks
+        whole, both = position - start < attention_q12.WHOLE, stack(32)
         for r in range(rolled(MICRO_ROWS)):
             store(low + 4 * r, np.int32(start))
             store(high + 4 * r, np.int32(position + 1))
@@ -221,6 +223,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                 h, chunk = item // chunks, first_chunk + item % chunks
                 part = arg(op, 11) + (h * arg(op, 12) + chunk - first_chunk) * g * (row_bytes + 64)
                 keys, values = arg(op, 2) + h * arg(op, 3), arg(op, 4) + h * arg(op, 5)
+                fours = keys + second_plane(arg(op, 3), 16 * step_bytes, second_bytes) if planes else NOWHERE
                 for r0 in range(0, rolled(g), at_once):
                     clear(o, m, l, at_once)
                     q = arg(op, 0) + (h * g + r0) * row_bytes
@@ -237,22 +240,18 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                     for key in range(larger(chunk * chunk_size, start // step * step), end, step):
                         n_keys = smaller(np.int64(step), (end - key + 15) // 16 * 16)
                         at = place(key, step) * step_bytes
-                        one(
-                            q,
-                            keys + at,
-                            values + at,
-                            key,
-                            n_keys,
-                            o,
-                            m,
-                            l,
-                            p,
-                            low,
-                            high,
-                            key < start or key + n_keys > position + 1,
-                            arg(op, 14) + (h * g + r0) * arg(op, 15) + key // 16 * 4 if planes else np.int64(0),
-                            arg(op, 15) if planes else np.int64(0),
-                        )
+                        masked = key < start or key + n_keys > position + 1
+                        if planes:
+                            behind = fours + place(key, step) * four_bytes
+                            store(both, keys + at)
+                            store(both + 8, behind if whole else NOWHERE)
+                            store(both + 16, values + at)
+                            store(both + 24, behind + step * four_bytes if whole else NOWHERE)
+                            tops, apart = arg(op, 14) + (h * g + r0) * arg(op, 15) + key // 16 * 4, arg(op, 15)
+                            one(q, both, both + 16, key, n_keys, o, m, l, p, low, high, masked, tops, apart)
+                        else:
+                            k, v = keys + at, values + at
+                            one(q, k, v, key, n_keys, o, m, l, p, low, high, masked, NOWHERE, NOWHERE)
                     for r in range(rolled(at_once)):
                         to = part + (r0 + r) * (row_bytes + 64)
                         for i in range(0, rolled(row_bytes), 64):
@@ -327,8 +326,8 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                         low + 4 * r,
                         high + 4 * r,
                         masked,
-                        np.int64(0),
-                        np.int64(0),
+                        NOWHERE,
+                        NOWHERE,
                     )
             for r in range(rolled(n_rows)):
                 t = tile * per_item + r // g
@@ -367,7 +366,7 @@ def make_combine(group: str, size: str, cache: str = "") -> Any:
         chunks = position // size - start // size + 1
         step = g * (row_bytes + 64)
         n_items, each = (arg(op, 0), g) if position < size else (arg(op, 0) * g, 1)
-        mended = stack(row_bytes)
+        whole, mended = position - start < attention_q12.WHOLE, stack(row_bytes)
         for head in range(n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each):
             part = arg(op, 3) + (head // g * arg(op, 4) * g + head % g) * (row_bytes + 64)
             best = MASKED
@@ -378,7 +377,7 @@ def make_combine(group: str, size: str, cache: str = "") -> Any:
                 a = lane_at(vexp2(splat(np.float32(load(part + c * step + row_bytes, "f32") - best), F)), 0)
                 store(part + c * step + row_bytes, np.float32(a))
                 total += a * load(part + c * step + row_bytes + 4, "f32")
-            if planes:
+            if planes and not whole:
                 keys, values = arg(op, 6) + head // g * arg(op, 7), arg(op, 8) + head // g * arg(op, 9)
                 fours = keys + second_plane(arg(op, 7), panel_bytes, second_bytes)
                 q, tops = arg(op, 5) + head * row_bytes, arg(op, 10) + head * arg(op, 11)
@@ -386,7 +385,7 @@ def make_combine(group: str, size: str, cache: str = "") -> Any:
             f = np.float32(1) / total
             to = arg(op, 2) + head * n * 4
             for i in range(0, n, 16):
-                v = load(mended + 4 * i, F) if planes else zero(F)
+                v = load(mended + 4 * i, F) if planes and not whole else zero(F)
                 for c in range(chunks):
                     v = fma(load(part + c * step + 4 * i, F), splat(load(part + c * step + row_bytes, "f32"), F), v)
                 v = v * splat(f, F)

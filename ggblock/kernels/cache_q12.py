@@ -60,15 +60,27 @@ def fours_of(e: Emit, at: Any, offset: int) -> list[Any]:
     return [e.b.sub(e.and_(v, 15), eight), e.b.sub(e.lshr(v, 4), eight)]
 
 
+def one_of_fours(e: Emit, at: Any, offset: int, up: Any) -> Any:
+    """Of 32 bytes of the second plane those of the bits from ``up`` on, an i64."""
+    v = e.b.zext(e.load(at, offset, "i8x32"), ir.VectorType(I16, 32))
+    v = e.and_(e.b.lshr(v, e.splat(e.b.trunc(up, I16), 32)), 15)
+    return e.b.sub(v, ir.Constant(v.type, [8] * 32))
+
+
 def floats_of(e: Emit, codes: Any) -> list[Any]:
     """Pairs of int16 as two vectors of float32."""
     lanes = e.bitcast(codes, "i32x16")
     return [e.i_to_f32(e.ashr(e.shl(lanes, 16), 16)), e.i_to_f32(e.ashr(lanes, 16))]
 
 
+def together(e: Emit, upper: Any, lower: Any) -> Any:
+    """The codes of both planes, int16, as one."""
+    return e.b.add(e.shl(upper, 4), lower)
+
+
 def whole_codes(e: Emit, first: Any, at: int, second: Any, behind: int, high: int) -> Any:
-    """The codes of both planes together, pairs of int16."""
-    return e.b.add(e.shl(wide_codes(e, first, at), 4), fours_of(e, second, behind)[high])
+    """32 numbers of both planes, pairs of int16."""
+    return together(e, wide_codes(e, first, at), fours_of(e, second, behind)[high])
 
 
 @intrinsic

@@ -1,7 +1,7 @@
 """Attention over a cache of 12 bits in two planes against float64.
 
 Many tokens are compared as in ``test_attention``, with the whole numbers of both planes. One token is compared with a
-twin that says which panels are mended: the others count by their first plane.
+twin that says which panels count by both: all of a short context, of a longer one those that are mended.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ggblock.kernels import shapes
-from ggblock.kernels.attention_q12 import Q_STEPS, SHARE, W_STEPS
+from ggblock.kernels.attention_q12 import Q_STEPS, SHARE, W_STEPS, WHOLE
 from ggblock.kernels.cache_q12 import LIMIT, MOST
 
 from .harness import EPS, assert_close
@@ -80,12 +80,13 @@ def planes(a: Attention, n: int) -> tuple[Planes, Planes]:
 def twin_of_one(
     q: np.ndarray, keys: Planes, values: Planes, position: int, window: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """One token's result (heads, head) in float64, a bound of the kernel's error, and how many panels were mended.
+    """One token's result (heads, head) in float64, a bound of the kernel's error, and how many panels were mended: none
+    where all count by both planes.
 
     Scores, weights and sums round as ``test_attention.naive_attention`` derives for floats. A query is off by half a
     step of its largest / ``Q_STEPS``. Weights times peaks are off by half a step: of their largest in a chunk (all
-    positions, first plane) or a panel (mended, twice: what the second plane adds, and what the first then counts more)
-    / ``W_STEPS``. A panel so close to ``SHARE`` that rounding decides may be mended or not.
+    positions, or their first plane) or a panel (mended, twice: what the second plane adds, and what the first then
+    counts more) / ``W_STEPS``. A panel so close to ``SHARE`` that rounding decides may be mended or not.
     """
     heads, head = q.shape
     kv_heads = len(keys.first)
@@ -99,12 +100,14 @@ def twin_of_one(
         x = q[h].astype(np.float64)
         first, whole = keys.first[kv, seen], keys.whole[kv, seen]
         v_first, v_whole, peaks = (p[kv, seen] for p in (values.first, values.whole, values.peaks))
+        if len(at) <= WHOLE:
+            first, v_first = whole, v_whole
         rough, fine = first @ x, whole @ x
         error = (head + 8) * EPS * (np.abs(whole) @ np.abs(x)).max()
         error += np.abs(whole).sum(1).max() * np.abs(x).max() / Q_STEPS / 2 * (1 + 1e-3)
         before = np.exp2(rough - rough.max())
         tops = np.array([before[panel == p].max() for p in panel]) / before.sum()
-        mended = tops > SHARE
+        mended = (tops > SHARE) & (len(at) > WHOLE)
         n_mended += len(set(panel[mended]))
         after = np.where(mended, np.exp2(fine - rough.max()), before)
         v = np.where(mended[:, None], v_whole, v_first)
@@ -153,15 +156,14 @@ def test_attention(window: int, shape: Shape) -> None:
     """A batch, two single tokens, a batch over the cache (both with a tail), one token again; 1, 2 and 3 threads."""
     rng = np.random.default_rng(shape.head)
     all_runs = [Attention(shape, n_threads, 160, window) for n_threads in (1, 2, 3)]
-    position = mended = 0
+    position = 0
     for n in (37, 1, 1, 48, 19, 1, 5):
-        mended += check(all_runs, *tokens(shape, n, rng), position, window)
+        check(all_runs, *tokens(shape, n, rng), position, window)
         position += n
-    assert mended > 0
 
 
 @pytest.mark.parametrize("shape", [*FLOATS[:3], Shape(1, 8, 32, 32, "q12")], ids=str)
-@pytest.mark.parametrize("window", [0, 300, 512])
+@pytest.mark.parametrize("window", [0, 300, 512, 700])
 def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
     """Chunks of 64 and 256 positions, cut off at both ends too; texts that look everywhere and at few places."""
     rng = np.random.default_rng(11)
@@ -171,7 +173,8 @@ def test_one_token_over_many_chunks(window: int, shape: Shape) -> None:
         for factor in (0.3, 3.0):
             q, k, v = tokens(shape, 1, rng)
             found[position, factor] = check(all_runs, np.float32(factor) * q, k, v, position, window)
-    assert found[1056, 0.3] == 0 < found[1056, 3.0], "a position of many, and of few"
+    if not window or window > WHOLE:
+        assert found[1056, 0.3] == 0 < found[1056, 3.0], "a position of many, and of few"
 
 
 @pytest.mark.parametrize("shape", [FLOATS[0], FLOATS[2], SHAPES[5]], ids=str)

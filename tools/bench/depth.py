@@ -23,7 +23,7 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,7 +42,7 @@ NOISE = 1.1
 
 
 class Decoder:
-    """A model whose cache is full. ``kv_bytes``: of one position in all layers, those that every token reads."""
+    """A model whose cache is full."""
 
     def __init__(self, file: Any, kv: str, threads: int, context: int) -> None:
         from ggblock import models
@@ -58,7 +58,15 @@ class Decoder:
             for plane in (head[:, :first], head[:, first:]):  # in each a head's positions follow each other
                 parts = plane.reshape(len(head), context // FILLED, -1)
                 parts[:, 1:] = parts[:, :1]
-        self.kv_bytes = len(self._model._layers.caches) * config.n_kv_heads * 2 * panel / 16
+        each = len(self._model._layers.caches) * config.n_kv_heads * 2 / 16
+        self._of_first, self._of_second = each * panel, each * second
+
+    def kv_bytes(self, depth: int) -> float:
+        """Bytes of the cache that a token must read if it sees ``depth`` positions: of a cache of 12 bits the second
+        plane only of a short context, and not what is mended."""
+        from ggblock.kernels.attention_q12 import WHOLE
+
+        return max(1, depth) * (self._of_first + (self._of_second if depth <= WHOLE else 0))
 
     def token_s(self, depth: int, n_tokens: int) -> float:
         """Seconds of a token that sees ``depth`` positions with its own: the median of ``n_tokens``."""
@@ -74,31 +82,32 @@ class Decoder:
 
 
 def rows(
-    times: dict[int, list[float]], roofs: Sequence[float], weights: int, kv_bytes: float
+    times: dict[int, list[float]], roofs: Sequence[float], weights: int, kv_bytes: Callable[[int], float]
 ) -> Iterator[tuple[int, float, float, float, float, float | None, float | None]]:
     """For each depth: MB of cache, ms, time and bytes over those at the first depth, GB/s of the cache's share of the
     time and that over the roof."""
     first = min(times)
     for depth, found in times.items():
-        cache = kv_bytes * max(1, depth)
+        cache, least = kv_bytes(depth), kv_bytes(first)
         grown = median(t / t0 for t, t0 in zip(found, times[first]))
         rate = share = None
         if depth != first:
-            rates = [kv_bytes * (depth - first) / 1e9 / (t - t0) for t, t0 in zip(found, times[first])]
+            rates = [(cache - least) / 1e9 / (t - t0) for t, t0 in zip(found, times[first])]
             rate, share = median(rates), median(r / top for r, top in zip(rates, roofs))
-        yield depth, cache / 1e6, median(found) * 1e3, grown, (weights + cache) / (weights + kv_bytes), rate, share
+        yield depth, cache / 1e6, median(found) * 1e3, grown, (weights + cache) / (weights + least), rate, share
 
 
-def checks(times: dict[int, list[float]], weights: int, kv_bytes: float) -> list[tuple[str, bool]]:
+def checks(times: dict[int, list[float]], weights: int, kv_bytes: Callable[[int], float]) -> list[tuple[str, bool]]:
     """The two checks of the module's docstring."""
     first, last = min(times), max(times)
     half = max(depth for depth in times if depth <= last / 2)
+    added, at_half = (kv_bytes(depth) - kv_bytes(first) for depth in (last, half))
     costs = [
-        (c - a) / (last - first) / ((b - a) / (half - first))
+        (c - a) / added / ((b - a) / at_half)
         for a, b, c in zip(times[first], times[half], times[last])
     ]
     grown = median(c / a for a, c in zip(times[first], times[last]))
-    wanted = (weights + kv_bytes * last) / (weights + kv_bytes)
+    wanted = (weights + kv_bytes(last)) / (weights + kv_bytes(first))
     return [
         (
             f"a byte takes {median(costs):.2f} times as long at depth {last} as at {half} (at most {NOISE})",
@@ -119,7 +128,7 @@ def report(args: argparse.Namespace, model: str) -> Iterator[str]:
         if file.metadata.get(f"{file.metadata['general.architecture']}.attention.sliding_window"):
             raise SystemExit(f"{model}: its layers have a sliding window")
         decoders = {way: Decoder(file, *way, context) for way in ways}
-        data = roof.filled(int(weights + context * max(d.kv_bytes for d in decoders.values())))
+        data = roof.filled(int(weights + max(d.kv_bytes(context) for d in decoders.values())))
         roofs: dict[int, list[float]] = defaultdict(list)
         times: dict[tuple[str, int], dict[int, list[float]]] = {way: defaultdict(list) for way in ways}
         for number in range(args.rounds + 1):  # round 0 warms everything up
