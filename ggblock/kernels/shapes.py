@@ -76,9 +76,9 @@ def padded(size: int) -> int:
 
 
 def tile_tokens(group: int, size: int, micro: int = MICRO_ROWS) -> int:
-    """Query tokens of an item of attention: about 48 rows, fewer where heads are large, always whole micro-tiles of
-    ``micro`` rows."""
-    rows = 48 if padded(size) <= 128 else 32
+    """Query tokens of an item of attention: about 48 rows, more where heads are large and so the blocks that are made
+    ready for each item, always whole micro-tiles of ``micro`` rows."""
+    rows = 48 if padded(size) <= 128 else 64
     tokens = max(1, rows // group)
     while tokens * group % micro:
         tokens += 1
