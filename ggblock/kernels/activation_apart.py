@@ -4,7 +4,7 @@ Few columns of a trained model's activations are far larger than the others, mos
 such a column is among 32, their step is its own, and the others are told apart poorly. So of four columns, the ones
 with the largest values in the tile, codes may have 15 bits::
 
-    x = d (q + 128 high)        d from the largest of the other 28 columns, whose codes are up to ``levels``
+    x = d (q + 128 high)        d from the largest of the other 28 columns
 
 and the product of the weights with ``high``, one dot product more for each token, is added 128 times.
 
@@ -30,8 +30,9 @@ from . import winograd
 from .activation_tiles import (
     TILE,
     byte_codes,
+    columns_of,
+    factors_of,
     folded,
-    largest,
     pairs_of,
     steps_of,
     store_half,
@@ -76,22 +77,20 @@ def quantize_apart(typingctx, x, q, high, meta, levels, limit):
         source, first, second, to, most, least = args
         name = f"f32x{TILE}"
         const = lambda value: e.const(name, value)  # noqa: E731
-        halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
+        halves = columns_of(e, source)
         sizes = [[e.call("fabs", v) for v in values] for values in halves]
         number = _largest_group(e, sizes)
         groups = [ir.Constant(ir.VectorType(I32, 16), [4 * i + lane // 4 for lane in range(16)]) for i in range(2)]
         apart = [b.icmp_signed("==", e.splat(number), of_lane) for of_lane in groups]
         zero = e.zero("f32x16")
         rest = [[b.select(here, zero, v) for v in values] for here, values in zip(apart, sizes, strict=True)]
-        peak, other = (
-            largest(e, [emit_max(e, v, w) for v, w in zip(*two, strict=True)]) for two in (sizes, rest)
-        )
-        other = emit_max(e, other, b.fmul(peak, const(1 / HIGH)))
-        squared = e.splat(b.fmul(most, most), TILE)
-        less = b.fdiv(e.fma(peak, peak, b.fneg(b.fmul(other, other))), squared)
+        (whole_d, of_whole), (d, inverse) = (steps_of(e, two, most) for two in (sizes, rest))
+        at_least = b.fmul(whole_d, const(1 / HIGH))
+        inverse = b.select(b.fcmp_ordered(">", at_least, d), b.fmul(of_whole, const(HIGH)), inverse)
+        d = emit_max(e, at_least, d)
+        less = e.fma(whole_d, whole_d, b.fneg(b.fmul(d, d)))
         with b.if_then(b.fcmp_ordered(">", tree(e, less, b.fadd), least)):
-            d, factors = steps_of(e, other, most)
-            sums, parts_high, pairs, paired = [], [], [], []
+            factors, sums, parts_high, pairs, paired = factors_of(e, inverse), [], [], [], []
             for i, values in enumerate(halves):
                 whole = [e.rint(b.fmul(v, f)) for v, f in zip(values, factors, strict=True)]
                 upper = [e.rint(b.fmul(v, e.const("f32x16", 1 / HIGH))) for v in whole]

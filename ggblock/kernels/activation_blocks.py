@@ -16,7 +16,8 @@ from numba.core.extending import intrinsic
 from ..simd.emit import Emit, llvm_type
 from ..simd.machines import joined
 from ..simd.vec import MACHINE, emit_max
-from .activation_tiles import byte_codes, largest, remainder, steps_of
+from .activation_tiles import byte_codes, factors_of, largest, remainder, step_of
+from .fields import MOST_LEVELS
 
 BLOCKS = 4
 D = f"f32x{BLOCKS}"
@@ -47,8 +48,8 @@ def quantize_blocks(typingctx, a0, b0, a1, b1, a2, b2, a3, b3, q, q2, meta, size
         halves = [args[0:8:2], args[1:8:2]]
         first, second, to, word = args[8:12]
         peaks = [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)]
-        d, factors = steps_of(e, largest(e, peaks))
-        sums, rests = [], []
+        d, inverse = step_of(e, largest(e, peaks), e.const("f32", float(MOST_LEVELS)))
+        factors, sums, rests = factors_of(e, inverse), [], []
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
             rounded = [e.rint(v) for v in steps]

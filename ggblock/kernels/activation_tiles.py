@@ -25,7 +25,12 @@ BYTES = 128 * TILE  # of 32 float32 columns of a tile
 
 
 def largest(e: Emit, vectors: list[Any]) -> Any:
-    """The largest lane of each of n <16 x float>, as <n x float>; n is a multiple of four.
+    """The largest lane of each of n <16 x float>, as <n x float>; n is a multiple of four."""
+    return emit_max(e, *largest_of_eight(e, vectors))
+
+
+def largest_of_eight(e: Emit, vectors: list[Any]) -> list[Any]:
+    """The largest of the first and of the last eight lanes of each of n <16 x float>, <n x float> each.
 
     Two vectors are folded into one inside every 128 bits, twice: then each 128 bits hold one lane of four of them.
     """
@@ -36,20 +41,16 @@ def largest(e: Emit, vectors: list[Any]) -> Any:
             both, even = joined(e.b, [x, y]), [i + j for i in range(0, 16, 4) for j in (0, 2, 16, 18)]
             folded.append(emit_max(e, e.shuffle(both, even), e.shuffle(both, [i + 1 for i in even])))
         vectors = folded
-    flat, groups = joined(e.b, vectors), 4
-    while groups > 1:
-        groups //= 2
-        at = [8 * groups * v + i for v in range(n // 4) for i in range(4 * groups)]
-        flat = emit_max(e, e.shuffle(flat, at), e.shuffle(flat, [i + 4 * groups for i in at]))
-    return flat
+    flat, found = joined(e.b, vectors), []
+    for half in range(2):
+        at = [16 * v + 8 * half + i for v in range(n // 4) for i in range(4)]
+        found.append(emit_max(e, e.shuffle(flat, at), e.shuffle(flat, [i + 4 for i in at])))
+    return found
 
 
-def columns_of(e: Emit, source: Any) -> tuple[list[list[Any]], Any]:
-    """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``source``: both halves by token, <16 x float> each, and the
-    largest magnitude of each token, <TILE x float>."""
-    halves = [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
-    both = zip(*halves, strict=True)
-    return halves, largest(e, [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in both])
+def columns_of(e: Emit, source: Any) -> list[list[Any]]:
+    """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``source``: both halves by token, <16 x float> each."""
+    return [[e.load(source, 128 * t + 64 * i, "f32x16") for t in range(TILE)] for i in range(2)]
 
 
 def turned(e: Emit, codes: list[Any]) -> list[Any]:
@@ -90,14 +91,29 @@ def pairs_of(e: Emit, parts: list[Any]) -> Any:
     return e.b.sub(e.zero(f"i16x{2 * TILE}"), folded(e, sums, 2 * TILE))
 
 
-def steps_of(e: Emit, peak: Any, levels: Any = None) -> tuple[Any, list[Any]]:
-    """The steps of codes up to ``levels`` (a float, 127 where it is None) for values up to ``peak``, <n x float>, and
-    what values are multiplied by for codes, each in all lanes of a <16 x float>."""
-    b, n = e.b, peak.type.count
-    most = e.const("f32", float(MOST_LEVELS)) if levels is None else levels
-    inverse = emit_inverse(e, e.splat(most, n), peak)
-    factors = [e.splat(b.extract_element(inverse, ir.Constant(I32, t))) for t in range(n)]
-    return b.fmul(peak, e.splat(b.fdiv(e.const("f32", 1.0), most), n)), factors
+def step_of(e: Emit, peak: Any, levels: Any) -> tuple[Any, Any]:
+    """The steps of codes up to ``levels``, a float, for values up to ``peak``, and what values are multiplied by for
+    codes: <n x float>."""
+    n = peak.type.count
+    inverse = emit_inverse(e, e.splat(levels, n), peak)
+    return e.b.fmul(peak, e.splat(e.b.fdiv(e.const("f32", 1.0), levels), n)), inverse
+
+
+def steps_of(e: Emit, sizes: list[list[Any]], levels: Any) -> tuple[Any, Any]:
+    """``step_of`` both halves' magnitudes, as ``columns_of`` has them, by token: of codes up to ``levels`` in columns
+    that ``winograd`` pairs, the first eight of a half, and up to ``MOST_LEVELS`` in others."""
+    first, last = largest_of_eight(e, [emit_max(e, x, y) for x, y in zip(*sizes, strict=True)])
+    most = e.const("f32", float(MOST_LEVELS))
+    if e.machine.name not in PAIR_MACHINES:
+        return step_of(e, emit_max(e, first, last), most)
+    paired, others = step_of(e, first, levels), step_of(e, last, most)
+    larger = e.b.fcmp_ordered(">", paired[0], others[0])
+    return e.b.select(larger, paired[0], others[0]), e.b.select(larger, paired[1], others[1])
+
+
+def factors_of(e: Emit, inverse: Any) -> list[Any]:
+    """Each lane in all lanes of a <16 x float>."""
+    return [e.splat(e.b.extract_element(inverse, ir.Constant(I32, t))) for t in range(inverse.type.count)]
 
 
 def write_meta(
@@ -114,20 +130,22 @@ def write_meta(
         e.store(to, 4 * TILE * row, b.fmul(d, b.sitofp(n, llvm_type(f"f32x{TILE}"))))
         e.store(to, 4 * TILE * (row + 3), start)
     if paired:
-        e.store(to, 4 * TILE * PAIRED, b.add(*paired))
+        for row, value in enumerate((b.add(*paired), *paired)):
+            e.store(to, 4 * TILE * (PAIRED + row), value)
 
 
 @intrinsic(prefer_literal=True)
 def quantize_tile(typingctx, x, q, q2, meta, levels, two):
-    """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``x``, as one or two terms of int8, the first of codes up to
-    ``levels``; see ``activations``."""
+    """32 columns of ``TILE`` tokens, float32 (TILE, 32) at ``x``, as one or two terms of int8, with ``levels`` as
+    ``steps_of`` has them; see ``activations``."""
     both = two.literal_value
 
     def codegen(c, builder, s, args):
         e, b = Emit(builder, MACHINE), builder
         source, first, second, to, most = args[:5]
-        halves, peak = columns_of(e, source)
-        (d, factors), sums, rests, pairs, paired = steps_of(e, peak, most), [], [], [], []
+        halves = columns_of(e, source)
+        d, inverse = steps_of(e, [[e.call("fabs", v) for v in values] for values in halves], most)
+        factors, sums, rests, pairs, paired = factors_of(e, inverse), [], [], [], []
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
             rounded = [e.rint(v) for v in steps]

@@ -6,7 +6,7 @@ matrix product; with more, the threads share the tiles of tokens.
 Formulas: RMS norm ``x * w / sqrt(mean(x**2) + eps)`` (Zhang & Sennrich 2019); SiLU ``x / (1 + exp(-x))``; GELU in its
 tanh form (Hendrycks & Gimpel 2016). Quantization of 32 values: ``d = max|x| / 127``, ``q = round(x / d)``; with two
 terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127]. Tiles of tokens may have fewer
-levels than 127 (``winograd``): operand ``fields.LEVELS`` of every row.
+levels than 127 in half of the columns (``winograd``): operand ``fields.LEVELS`` of every row.
 
 Mode "w" (many tokens): one number of 16 bits (``float_words``).
 

@@ -243,11 +243,11 @@ def numbers_at(fam: Any, machine: str) -> int:
 
 
 def unit_bytes(fam: Any, machine: str, mode: str) -> int:
-    """Bytes of a unit for many tokens in ``mode``: codes, scales and offsets, and in mode "1p" an int32 a row; in mode
-    "w" those of ``float_words``."""
+    """Bytes of a unit for many tokens in ``mode``: codes, scales and offsets, and in mode "1p" an int32 a row for each
+    sub-block; in mode "w" those of ``float_words``."""
     if mode == "w":
         return WORD_UNIT
-    return numbers_at(fam, machine) + 64 * (mode == "1p")
+    return numbers_at(fam, machine) + (64 * (32 // int(paired_form(fam).sub)) if mode == "1p" else 0)
 
 
 def place(fam: Any, p: Any, second: Any) -> Any:
@@ -313,14 +313,13 @@ def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
 
 
 def mode_of_many(name: str, modes: tuple[str, str], here: Host) -> str:
-    """How block family ``name`` multiplies many tokens of activations in ``modes`` on a CPU: with half the dot products
+    """How block family ``name`` multiplies many tokens of activations in ``modes`` on a CPU: with fewer dot products
     where it adds bytes beside them (``winograd``), if sums of the family's codes and activations are bytes. Not where
-    sub-blocks have 16 columns: each starts its products with one addition more, and Q6_K is 3 % faster so, Q3_K 6 %
-    slower."""
+    units have signed codes with scales in them (Q3_K): these are faster."""
     fam = family(name)
     if not here.adds_beside or modes[1] != "1+" or isinstance(fam, FloatFamily) or fam.signed:
         return modes[1]
-    return "1p" if paired_form(fam).sub == 32 else modes[1]
+    return modes[1] if fam.folded and fam.folded.signed else "1p"
 
 
 def paired_form(fam: Any) -> Any:
@@ -336,7 +335,8 @@ def middle(fam: Any) -> int:
 
 
 def levels(fam: Any) -> int:
-    """Of activations in mode "1p", the largest code either side of zero: with a code of a weight it is a byte."""
+    """Of activations in mode "1p", the largest code either side of zero in columns that are paired: with a code of a
+    weight it is a byte."""
     return fields.MOST_LEVELS - max(middle(fam) - 1, paired_form(fam).max_code - middle(fam))
 
 

@@ -25,10 +25,10 @@ SHARE_LINE = 64  # bytes of what ``shares`` knows of a thread's share
 #: three that depend: where tiles of tokens read them, whole numbers, -128 * sum of all, of the first 16, of the last
 #: 16, or where products are first summed in int16 (``Machine.narrow``) two int16 each, -1 * sum of the first term of
 #: the first two and of the last two of every four columns; of one token with two terms, floats, scale * the same sums
-#: of the first term alone. Last, where tiles of tokens read it on ``simd.host.PAIR_MACHINES``, a whole number, what
-#: ``winograd`` adds to the products of all. In mode "w" the scale alone is there.
-META = 8
-PAIRED = 7  # the word that it is
+#: of the first term alone. Last, where tiles of tokens read them on ``simd.host.PAIR_MACHINES``, whole numbers, what
+#: ``winograd`` adds to the products of all, of the first 16, of the last 16. In mode "w" the scale alone is there.
+META = 10
+PAIRED = 7  # the first of these words
 SCALES = 4  # the first four alone
 
 #: Operands of a row that are float rows (the kernels' docstrings list them; the next operand is the bytes from one to
@@ -36,7 +36,8 @@ SCALES = 4  # the first four alone
 READS = {"norm": (8, 12), "gate": (8, 10), "copy": (8,), "rope": (0, 3, 6)}
 WRITES = {"embed": (6,), "norm": (15,), "matmul": (9,), "attention": (7,), "combine": (2,)}
 
-#: The operand of rows that write activations, a float: levels on each side of zero of a tile's first term.
+#: The operand of rows that write activations, a float: levels on each side of zero of a tile's first term, in the
+#: columns that ``winograd`` pairs; in others ``MOST_LEVELS``.
 LEVELS = ROW - A - 1
 MOST_LEVELS = 127
 

@@ -23,8 +23,8 @@ from numba.core.extending import intrinsic
 
 from ..simd.emit import Emit, llvm_type
 from ..simd.machines import joined
-from ..simd.vec import MACHINE, ROUND, emit_inverse, emit_magnitude
-from .activation_tiles import TILE, columns_of, steps_of
+from ..simd.vec import MACHINE, ROUND, emit_inverse, emit_magnitude, emit_max
+from .activation_tiles import TILE, columns_of, factors_of, largest, step_of
 from .families import WORD_UNIT
 
 MOST = 8191
@@ -93,8 +93,10 @@ def quantize_words(typingctx, x, q, meta):
     def codegen(c, builder, s, args):
         e, b = Emit(builder, MACHINE), builder
         source, to, words = args
-        halves, peak = columns_of(e, source)
-        d, factors = steps_of(e, peak, e.const("f32", float(MOST)))
+        halves = columns_of(e, source)
+        sizes = [emit_max(e, e.call("fabs", x), e.call("fabs", y)) for x, y in zip(*halves, strict=True)]
+        d, inverse = step_of(e, largest(e, sizes), e.const("f32", float(MOST)))
+        factors = factors_of(e, inverse)
         for i, values in enumerate(halves):
             whole = [b.fptosi(e.rint(b.fmul(v, f)), llvm_type("i32x16")) for v, f in zip(values, factors, strict=True)]
             pairs = joined(b, [e.bitcast(b.trunc(v, llvm_type("i16x16")), "i32x8") for v in whole])

@@ -9,7 +9,7 @@ with ``d`` the activations' scale per 32 and ``s = d * sum(q)``. Two terms of ac
 about 15 bits) share one float step: ``dot = 256 * dot(q) + dot(q2)``. With float activations (reference mode) codes
 become floats instead and nothing is rounded to integers. In mode "1+" more bits count where they are worth it: of a
 tile four of 32 columns have them (``activation_apart``), of one token blocks with a large scale have a second term
-(``block_products``). Mode "1p" is "1+" of tiles with half the dot products (``winograd``); in mode "w", of tiles
+(``block_products``). Mode "1p" is "1+" of tiles with fewer dot products (``winograd``); in mode "w", of tiles
 too, whole numbers of 16 bits stand for weights that are halves and for activations (``float_words``).
 
 For one token the memory is what takes time, and nothing here prefetches: hardware does it best, at the full bandwidth,
@@ -168,7 +168,7 @@ def tile_of_units(
 ):  # fmt: skip
     """16 rows by ``tokens`` tokens, the first ones of a tile of ``pitch``, over ``n_units`` units (``unpacked``). ``y``
     and ``bias`` as of ``tile``; ``mode``: "1" or "2" terms of activations, or "1+", four columns apart where
-    ``activations`` says so, or "1p", that by half the dot products (``winograd``), or "w", both sides whole numbers of
+    ``activations`` says so, or "1p", that by fewer dot products (``winograd``), or "w", both sides whole numbers of
     16 bits (``float_words``). ``following``: address of the panel that will be unpacked in place of this one, which is
     brought into the second level of cache meanwhile; or 0.
     ``rows``: "whole", or of that panel every ``slice_units`` lie ``jump`` bytes further on.

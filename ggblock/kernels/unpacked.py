@@ -14,8 +14,8 @@ units hold these products, exactly: a block then has one scale, and its sub-bloc
 
 A *unit* is 32 columns of 16 rows: the codes as the machine multiplies them, bytes (8, 16 rows, 4 columns); the scales
 of its sub-blocks, float32 (32 / sub, 16), or of the block in the first place; where the family has offsets, these, of
-the same shape. Codes and scales may look otherwise where dot products are several instructions (``narrow``) or half of
-them are enough (``winograd``). What a row lacks in its last unit, where it ends in 16 columns, has scale and offset
+the same shape. Codes and scales may look otherwise where dot products are several instructions (``narrow``) or fewer
+are enough (``winograd``). What a row lacks in its last unit, where it ends in 16 columns, has scale and offset
 zero.
 """
 
@@ -47,8 +47,9 @@ def emit_unpack(e: Emit, fam: Any, p: Any, to: Any, mode: str) -> None:
             codes, scale, offset = [e.zero("i8x64")] * len(codes), e.zero("f32x16"), e.zero("f32x16")
         if mode == "1p":
             number = winograd.emit_codes(e, fam, e.at(to, unit + 16 * within * fam.sub), codes)
-            added = e.b.add(added, number) if within else number
-            e.store(to, unit + families.numbers_at(fam, e.machine.name), added)
+            if n_scales == 1:
+                number = added = e.b.add(added, number) if within else number
+            e.store(to, unit + families.numbers_at(fam, e.machine.name) + (64 * within if n_scales > 1 else 0), number)
             offset = winograd.emit_offset(e, fam, scale, offset)
         else:
             for k, value in enumerate(codes):

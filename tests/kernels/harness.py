@@ -149,37 +149,41 @@ def is_paired(family: str, modes: tuple[str, str] = MODES["two_mixed"]) -> bool:
     return plan.mode_of_many(family, modes, host()) == "1p"
 
 
-def levels_of(family: str, modes: tuple[str, str], n_tokens: int) -> int:
-    """The largest code of the activations of a product."""
-    return families.levels(families.family(family)) if n_tokens > 1 and is_paired(family, modes) else MOST_LEVELS
+def levels_of(family: str, modes: tuple[str, str], n_tokens: int, n_cols: int) -> np.ndarray:
+    """The largest codes of the activations of a product, by column."""
+    levels = np.full(n_cols, MOST_LEVELS)
+    if n_tokens > 1 and is_paired(family, modes):
+        levels[np.arange(n_cols) % 16 < 8] = families.levels(families.family(family))
+    return levels
 
 
 def activations_of(w: Weight, modes: tuple[str, str], n_tokens: int, rng: np.random.Generator) -> np.ndarray:
     """``exact_activations`` of a product."""
-    terms, levels = terms_of(w, modes, n_tokens), levels_of(w.family, modes, n_tokens)
-    return exact_activations(n_tokens, w.n_cols, terms, rng, levels)
+    levels = levels_of(w.family, modes, n_tokens, w.n_cols)
+    return exact_activations(n_tokens, w.n_cols, terms_of(w, modes, n_tokens), rng, levels)
 
 
 def exact_activations(
-    n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator, levels: int = MOST_LEVELS
+    n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator, levels: np.ndarray | None = None
 ) -> np.ndarray:
     """float32 (n_tokens, n_cols) that 8 bits (16 with two terms) hold without rounding, whatever rounds them.
 
-    In every four columns one value is ``levels`` times a power of two that is the same for 32 columns (so none stand
-    apart, ``kernels.activation_apart``), and all others are smaller multiples of that power of two, or with two terms
-    of 1/256 of it (never halfway between two steps of the first term).
+    In every four columns one value is their level (``levels_of``, None: 127) times a power of two that is the same for
+    32 columns (so none stand apart, ``kernels.activation_apart``), and all others are smaller multiples of that power
+    of two, or with two terms of 1/256 of it (never halfway between two steps of the first term).
     """
     n = -(-n_cols // 32) * 32
+    levels = np.resize(np.full(16, MOST_LEVELS) if levels is None else levels[:16], n)
     if terms == 1:
         steps = rng.integers(-levels, levels + 1, (n_tokens, n)).astype(np.float64)
     else:
         steps = rng.integers(-126, 127, (n_tokens, n)) + rng.integers(-127, 128, (n_tokens, n)) / 256
     peaks = np.arange(0, n, 4) + rng.integers(0, 4, (n_tokens, n // 4))
-    np.put_along_axis(steps, peaks, float(levels) * rng.choice([-1, 1], peaks.shape), axis=1)
+    np.put_along_axis(steps, peaks, levels[peaks] * rng.choice([-1.0, 1.0], peaks.shape), axis=1)
     powers = 2.0 ** rng.integers(-9, 3, (n_tokens, n // 32))
     values = (steps * np.repeat(powers, 32, axis=1))[:, :n_cols]
     if n_cols % 4:  # the last peak may be cut off
-        values[:, n_cols - 1] = levels * powers[:, -1]
+        values[:, n_cols - 1] = levels[n_cols - 1] * powers[:, -1]
     assert np.array_equal(values, values.astype(np.float32))
     return values.astype(np.float32)
 

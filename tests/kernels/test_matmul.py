@@ -14,7 +14,7 @@ from ggblock.engine.plan import Builder, tabled_blocks
 from ggblock.engine.weights import describe
 from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels.families import form_of, mode_of_many, mode_of_one
-from ggblock.kernels.fields import SLICED, TABLED
+from ggblock.kernels.fields import MOST_LEVELS, SLICED, TABLED
 from ggblock.kernels.matmul import OWN_TILES
 from ggblock.simd.host import PAIR_MACHINES, host
 
@@ -69,9 +69,9 @@ def test_units_give_back_the_weights(mode: str, name: str, tmp_path: Path) -> No
     product = Product(w, MODES[mode], 2, n_cols)
     powers = np.diag(np.float32(2.0) ** rng.integers(-6, 6, n_cols).astype(np.float32))
     bound = 7 * EPS * powers.astype(np.float64) @ m.size.T
-    levels = levels_of(w.family, MODES[mode], n_cols)
-    x = powers * levels
-    assert_close(product.run(x), exact_product(m, x), levels * bound + rounding(w, m, MODES[mode], x))
+    levels = levels_of(w.family, MODES[mode], n_cols, n_cols)
+    x = powers * np.float32(levels)
+    assert_close(product.run(x), exact_product(m, x), levels[:, None] * bound + rounding(w, m, MODES[mode], x))
     x = powers * 127
     one_at_a_time = np.concatenate([product.run(row[None]) for row in x])
     assert_close(one_at_a_time, exact_product(m, x), 127 * bound)
@@ -140,12 +140,12 @@ def test_many_tokens_set_four_columns_apart_where_they_are_large(name: str, tmp_
     rng = np.random.default_rng(11)
     size = max(32, blocks.by_name(name).block_size)
     m = matrix(tmp_path, name, 37, 12 * size, rng)
-    levels = levels_of(m.weight().family, MODES["two_mixed"], 9)
+    levels = levels_of(m.weight().family, MODES["two_mixed"], 9, 12 * size)
     x = exact_activations(9, 12 * size, 1, rng, levels).reshape(9, -1, 8, 4)
-    x /= np.abs(x).max((2, 3), keepdims=True) / levels
-    most = 128 * levels
+    x /= np.abs(x).max((2, 3), keepdims=True) / MOST_LEVELS
     for k in range(5 * size // 32, 6 * size // 32):
         group = rng.integers(8)
+        most = 128 * levels[4 * group]
         x[:, k, group] = rng.integers(-most, most + 1, (9, 4))
         x[:, k, group, rng.integers(4)] = rng.choice([-most, most, 9999], 9)
     x = x.reshape(9, -1)
@@ -167,7 +167,7 @@ def test_no_sum_leaves_its_lane(name: str, codes: int, tmp_path: Path) -> None:
     x[2, ::2], x[3, ::4], x[4, 2::4] = -127, -127, -127
     x[4] += np.float32(127 / 256) * np.sign(x[4])  # one token has two terms
     product = Product(w, MODES["two_mixed"], 2, 5)
-    many = np.sign(x[:4]) * np.float32(levels_of(w.family, MODES["two_mixed"], 4))
+    many = np.sign(x[:4]) * np.float32(levels_of(w.family, MODES["two_mixed"], 4, n_cols))
     assert_close(product.run(many), exact_product(m, many), tolerance(m, many, False))
     mode = mode_of_one(w.family, MODES["two_mixed"], MACHINE.name)
     for row in x if mode in ("2", "2w") else x[:4]:
@@ -176,7 +176,7 @@ def test_no_sum_leaves_its_lane(name: str, codes: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(MACHINE.name not in PAIR_MACHINES, reason="this machine multiplies in one way")
-@pytest.mark.parametrize("name", ["q4_0", "q4_1", "q2_k", "q5_k"])
+@pytest.mark.parametrize("name", ["q4_0", "q4_1", "q2_k", "q5_k", "q6_k"])
 def test_many_tokens_in_the_way_of_other_cpus(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CPUs of one machine differ in whether half the dot products pay (``kernels.winograd``): the other way."""
     other = replace(host(), adds_beside=not host().adds_beside)
@@ -243,7 +243,7 @@ def test_accumulate_and_bias(mode: str, name: str, tmp_path: Path) -> None:
     w = m.weight()
     product = Product(w, MODES[mode], 2, 16, accumulate=True, bias=bias)
     for n_tokens in (1, 11):
-        x = exact_activations(n_tokens, 96, 1, rng, levels_of(w.family, MODES[mode], n_tokens))
+        x = exact_activations(n_tokens, 96, 1, rng, levels_of(w.family, MODES[mode], n_tokens, 96))
         expected = exact_product(m, x)
         bound = tolerance(m, x, in_floats(name, mode)) + rounding(w, m, MODES[mode], x)
         bound += 2 * EPS * (np.abs(x) @ m.size.T + 7 + np.abs(bias[:35]))

@@ -74,9 +74,9 @@ def test_units_give_back_the_weights(mode: str, name: str, tmp_path: Path) -> No
         product = Product(w, MODES[mode], 2, n_cols)
         powers = np.diag(np.float32(2.0) ** rng.integers(-6, 6, n_cols).astype(np.float32))
         bound = 7 * EPS * powers.astype(np.float64) @ m.size.T
-        levels = levels_of(w.family, MODES[mode], n_cols)
-        x = powers * levels
-        assert_close(product.run(x), x.astype(np.float64) @ m.exact.T, levels * bound)
+        levels = levels_of(w.family, MODES[mode], n_cols, n_cols)
+        x = powers * np.float32(levels)
+        assert_close(product.run(x), x.astype(np.float64) @ m.exact.T, levels[:, None] * bound)
         x = powers[::3] * 127
         one_at_a_time = np.concatenate([product.run(row[None]) for row in x])
         assert_close(one_at_a_time, x.astype(np.float64) @ m.exact.T, 127 * bound[::3])
