@@ -44,10 +44,14 @@ def emit_codes(e: Emit, fam: Any, to: Any, codes: list[Any]) -> Any:
     each row's products: <16 x i32>."""
     middle, total = families.middle(fam), e.zero("i32x16")
     raised = e.const("i8x64", (128 - middle + 128) % 256 - 128)
-    for k, value in enumerate(codes):
-        e.store(to, 64 * k, e.b.sub(value, e.const("i8x64", middle)) if _is_first(k) else e.b.add(value, raised))
+    moved = [
+        e.b.sub(value, e.const("i8x64", middle)) if _is_first(k) else e.b.add(value, raised)
+        for k, value in enumerate(codes)
+    ]
+    for k, value in enumerate(moved):
+        e.store(to, 64 * k, value)
         if _is_first(k):
-            total = e.dot_us(total, e.b.add(codes[k + 1], raised), e.b.sub(value, e.const("i8x64", middle)))
+            total = e.dot_us(total, moved[k + 1], value)
     return e.b.sub(e.zero("i32x16"), total)
 
 
