@@ -208,7 +208,7 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
         first_chunk = start // chunk_size
         chunks = position // chunk_size - first_chunk + 1
         n_items = kv_heads * chunks
-        whole, both = position - start < attention_q12.WHOLE, stack(32)
+        in_full, places = attention_q12.reads_both(start, position), stack(32)
         for r in range(rolled(MICRO_ROWS)):
             store(low + 4 * r, np.int32(start))
             store(high + 4 * r, np.int32(position + 1))
@@ -243,12 +243,12 @@ def make_attention(group: str, size: str, cache: str, products: str = "f32") -> 
                         masked = key < start or key + n_keys > position + 1
                         if planes:
                             behind = fours + place(key, step) * four_bytes
-                            store(both, keys + at)
-                            store(both + 8, behind if whole else NOWHERE)
-                            store(both + 16, values + at)
-                            store(both + 24, behind + step * four_bytes if whole else NOWHERE)
+                            store(places, keys + at)
+                            store(places + 8, behind if in_full else NOWHERE)
+                            store(places + 16, values + at)
+                            store(places + 24, behind + step * four_bytes if in_full else NOWHERE)
                             tops, apart = arg(op, 14) + (h * g + r0) * arg(op, 15) + key // 16 * 4, arg(op, 15)
-                            one(q, both, both + 16, key, n_keys, o, m, l, p, low, high, masked, tops, apart)
+                            one(q, places, places + 16, key, n_keys, o, m, l, p, low, high, masked, tops, apart)
                         else:
                             k, v = keys + at, values + at
                             one(q, k, v, key, n_keys, o, m, l, p, low, high, masked, NOWHERE, NOWHERE)
@@ -366,7 +366,7 @@ def make_combine(group: str, size: str, cache: str = "") -> Any:
         chunks = position // size - start // size + 1
         step = g * (row_bytes + 64)
         n_items, each = (arg(op, 0), g) if position < size else (arg(op, 0) * g, 1)
-        whole, mended = position - start < attention_q12.WHOLE, stack(row_bytes)
+        in_full, mended = attention_q12.reads_both(start, position), stack(row_bytes)
         for head in range(n_items * thread // n_threads * each, n_items * (thread + 1) // n_threads * each):
             part = arg(op, 3) + (head // g * arg(op, 4) * g + head % g) * (row_bytes + 64)
             best = MASKED
@@ -377,7 +377,7 @@ def make_combine(group: str, size: str, cache: str = "") -> Any:
                 a = lane_at(vexp2(splat(np.float32(load(part + c * step + row_bytes, "f32") - best), F)), 0)
                 store(part + c * step + row_bytes, np.float32(a))
                 total += a * load(part + c * step + row_bytes + 4, "f32")
-            if planes and not whole:
+            if planes and not in_full:
                 keys, values = arg(op, 6) + head // g * arg(op, 7), arg(op, 8) + head // g * arg(op, 9)
                 fours = keys + second_plane(arg(op, 7), panel_bytes, second_bytes)
                 q, tops = arg(op, 5) + head * row_bytes, arg(op, 10) + head * arg(op, 11)
@@ -385,7 +385,7 @@ def make_combine(group: str, size: str, cache: str = "") -> Any:
             f = np.float32(1) / total
             to = arg(op, 2) + head * n * 4
             for i in range(0, n, 16):
-                v = load(mended + 4 * i, F) if planes and not whole else zero(F)
+                v = load(mended + 4 * i, F) if planes and not in_full else zero(F)
                 for c in range(chunks):
                     v = fma(load(part + c * step + 4 * i, F), splat(load(part + c * step + row_bytes, "f32"), F), v)
                 v = v * splat(f, F)

@@ -184,6 +184,12 @@ def value_dots(typingctx, weights, steps, codes, fours, up, n_panels, out, keys,
     return types.void(at, at, at, at, types.int64, types.int64, at, *literal), codegen
 
 
+@inline
+def reads_both(start, position):
+    """Whether a token at ``position`` that sees those from ``start`` on reads both planes of all."""
+    return position - start < WHOLE
+
+
 @intrinsic
 def any_above(typingctx, x, limit):
     """Whether any of 16 floats is above the lane of ``limit``."""

@@ -71,6 +71,15 @@ def dot_of(e: Emit, fam: Any) -> Any:
     return e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
 
 
+def by_sub_block(e: Emit, sub: int, group: Any, found: list[Any]) -> list[list[Any]]:
+    """What four columns apart, the ``group``-th of a unit, add to the products of each of its sub-blocks of ``sub``
+    columns: ``found``, <16 x i32> by token, where they lie, else nothing."""
+    if sub == 32:
+        return [found]
+    later, zero = e.b.icmp_signed(">=", group, e.i64(4)), e.zero("i32x16")
+    return [[e.b.select(later, zero, v) for v in found], [e.b.select(later, v, zero) for v in found]]
+
+
 def group_of(e: Emit, high: Any, pitch: int) -> Any:
     """Which four of a unit's columns stand apart to tiles of ``pitch`` tokens, i64: see ``activation_apart``."""
     return e.b.zext(e.load(high, 8 * pitch, "i32"), e.i64(0).type)

@@ -55,16 +55,22 @@ def wide_codes(e: Emit, at: Any, offset: int) -> Any:
 
 def fours_of(e: Emit, at: Any, offset: int) -> list[Any]:
     """32 bytes of the second plane as two vectors of int16, those of the low bits first."""
-    v = e.b.zext(e.load(at, offset, "i8x32"), ir.VectorType(I16, 32))
-    eight = ir.Constant(v.type, [8] * 32)
-    return [e.b.sub(e.and_(v, 15), eight), e.b.sub(e.lshr(v, 4), eight)]
+    v = _wide_fours(e, at, offset)
+    return [_signed(e, e.and_(v, 15)), _signed(e, e.lshr(v, 4))]
 
 
 def one_of_fours(e: Emit, at: Any, offset: int, up: Any) -> Any:
     """Of 32 bytes of the second plane those of the bits from ``up`` on, an i64."""
-    v = e.b.zext(e.load(at, offset, "i8x32"), ir.VectorType(I16, 32))
-    v = e.and_(e.b.lshr(v, e.splat(e.b.trunc(up, I16), 32)), 15)
-    return e.b.sub(v, ir.Constant(v.type, [8] * 32))
+    v = _wide_fours(e, at, offset)
+    return _signed(e, e.and_(e.b.lshr(v, e.splat(e.b.trunc(up, I16), 32)), 15))
+
+
+def _wide_fours(e: Emit, at: Any, offset: int) -> Any:
+    return e.b.zext(e.load(at, offset, "i8x32"), ir.VectorType(I16, 32))
+
+
+def _signed(e: Emit, fours: Any) -> Any:
+    return e.b.sub(fours, ir.Constant(fours.type, [8] * 32))
 
 
 def floats_of(e: Emit, codes: Any) -> list[Any]:

@@ -29,7 +29,7 @@ from llvmlite import ir
 
 from ..simd.emit import Emit
 from . import families, float_words, narrow, winograd
-from .block_products import dot_of, dots, group_of, shift_of, sum_word, together
+from .block_products import by_sub_block, dot_of, dots, group_of, shift_of, sum_word, together
 from .fields import HIGH_BITS, META
 from .shapes import UNIT_CODES
 
@@ -49,7 +49,7 @@ def emit_unpack(e: Emit, fam: Any, p: Any, to: Any, mode: str) -> None:
             number = winograd.emit_codes(e, fam, e.at(to, unit + 16 * within * fam.sub), codes)
             if n_scales == 1:
                 number = added = e.b.add(added, number) if within else number
-            e.store(to, unit + families.numbers_at(fam, e.machine.name) + (64 * within if n_scales > 1 else 0), number)
+            e.store(to, unit + families.numbers_at(fam, e.machine.name) + 64 * (within % n_scales), number)
             offset = winograd.emit_offset(e, fam, scale, offset)
         else:
             for k, value in enumerate(codes):
@@ -178,10 +178,7 @@ def _upper(e: Emit, unit: Any, p: Any, high: Any, tokens: int, pitch: int) -> li
     dot, zero, group = dot_of(e, unit), e.zero("i32x16"), group_of(e, high, pitch)
     codes = e.load(e.at(p, group, 64), 0, "i8x64")
     found = [e.shl(dot(zero, codes, e.bytes4(high, 4 * t)), HIGH_BITS) for t in range(tokens)]
-    if unit.sub == 32:
-        return [found]
-    later = e.b.icmp_signed(">=", group, e.i64(4))
-    return [[e.b.select(later, zero, v) for v in found], [e.b.select(later, v, zero) for v in found]]
+    return by_sub_block(e, unit.sub, group, found)
 
 
 def _add(

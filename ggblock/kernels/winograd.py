@@ -34,7 +34,7 @@ from typing import Any
 from ..simd.emit import Emit
 from ..simd.machines import joined
 from . import families
-from .block_products import group_of
+from .block_products import by_sub_block, group_of
 from .fields import HIGH_BITS, PAIRED
 from .shapes import UNIT_CODES
 
@@ -91,13 +91,13 @@ def step(
     """Dot products of the unit at ``p`` by token, <16 x float>, and their factor; where sub-blocks have 16 columns
     their sum times the factors, and None. ``high``: see ``unpacked._add``."""
     numbers, each = families.numbers_at(fam, e.machine.name), families.paired_form(fam).sub
-    upper = _upper(e, p, high, tokens, pitch) if high is not None else None
+    upper = _upper(e, each, p, high, tokens, pitch) if high is not None else []
 
     def scaled(s: int) -> tuple[list[Any], Any]:
         of_rows, word = e.load(p, numbers + 64 * s, "i32x16"), PAIRED + (1 + s if each == 16 else 0)
         acc = [e.b.add(of_rows, e.splat_load(meta, (word * pitch + t) * 4, "i32")) for t in range(tokens)]
-        if upper is not None:
-            acc = [e.b.add(*both) for both in zip(acc, _of_sub_block(e, upper, high, pitch, s, each), strict=True)]
+        if upper:
+            acc = [e.b.add(*both) for both in zip(acc, upper[s], strict=True)]
         for k in range(s * each // 4, (s + 1) * each // 4, 2):
             y1, y2 = (e.load(p, 64 * (k + i), "i8x64") for i in range(2))
             for t in range(tokens):
@@ -117,21 +117,14 @@ def step(
     return [e.fma(v, factor, before) for v, before in zip(more, values, strict=True)], None
 
 
-def _upper(e: Emit, p: Any, high: Any, tokens: int, pitch: int) -> list[Any]:
-    """What stands apart adds to the products, by token, <16 x i32>: ``activation_apart`` left it at ``high``. Codes of
-    its four columns are made to stand 128 higher if they do not yet."""
+def _upper(e: Emit, sub: int, p: Any, high: Any, tokens: int, pitch: int) -> list[list[Any]]:
+    """What stands apart adds to the products of each sub-block, by token, <16 x i32>: ``activation_apart`` left it at
+    ``high``. Codes of its four columns are made to stand 128 higher if they do not yet."""
     group = group_of(e, high, pitch)
     firsts = sum(1 << k for k in range(8) if _is_first(k))
     raised = e.b.shl(e.b.and_(e.b.lshr(e.i64(firsts), group), e.i64(1)), e.i64(7))
     raised = e.splat(e.b.trunc(raised, e.zero("i8x64").type.element), 64)
     codes = e.b.xor(e.load(e.at(p, group, 64), 0, "i8x64"), raised)
     zero = e.zero("i32x16")
-    return [e.shl(e.dot_us(zero, codes, e.bytes4(high, 4 * t)), HIGH_BITS) for t in range(tokens)]
-
-
-def _of_sub_block(e: Emit, upper: list[Any], high: Any, pitch: int, s: int, each: int) -> list[Any]:
-    """``_upper`` as far as it is of sub-block ``s``."""
-    if each == 32:
-        return upper
-    later, zero = e.b.icmp_signed(">=", group_of(e, high, pitch), e.i64(4)), e.zero("i32x16")
-    return [e.b.select(later, *((v, zero) if s else (zero, v))) for v in upper]
+    found = [e.shl(e.dot_us(zero, codes, e.bytes4(high, 4 * t)), HIGH_BITS) for t in range(tokens)]
+    return by_sub_block(e, sub, group, found)

@@ -145,7 +145,7 @@ def matrix(
 
 
 def is_paired(family: str, modes: tuple[str, str] = MODES["two_mixed"]) -> bool:
-    """Whether many tokens are multiplied by half the dot products (``kernels.winograd``)."""
+    """Whether many tokens are multiplied by fewer dot products (``kernels.winograd``)."""
     return plan.mode_of_many(family, modes, host()) == "1p"
 
 

@@ -6,6 +6,7 @@ them, so that each has a bound of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,15 +278,22 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("window", [0, 21])
-def test_attention(window: int, shape: Shape) -> None:
-    """A batch, two single tokens, a batch over the cache (both with a tail), one token again; 1, 2 and 3 threads."""
+def in_turns(shape: Shape, window: int) -> Iterator[tuple[list[Attention], np.ndarray, np.ndarray, np.ndarray, int]]:
+    """A text's queries, keys and values, some tokens at a time, with their position: for 1, 2 and 3 threads."""
     rng = np.random.default_rng(shape.head)
     all_runs = [Attention(shape, n_threads, 160, window) for n_threads in (1, 2, 3)]
     position = 0
     for n in (37, 1, 1, 48, 19, 1, 5):
-        q, k, v = tokens(shape, n, rng)
+        yield all_runs, *tokens(shape, n, rng), position
+        position += n
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("window", [0, 21])
+def test_attention(window: int, shape: Shape) -> None:
+    """A batch, two single tokens, a batch over the cache (both with a tail), one token again; 1, 2 and 3 threads."""
+    for all_runs, q, k, v, position in in_turns(shape, window):
+        n = len(q)
         results = [a.run(q, k, v, position) for a in all_runs]
         keys, values = all_runs[0].cached(position + n)
         expected, bound = naive_attention(
@@ -293,7 +301,6 @@ def test_attention(window: int, shape: Shape) -> None:
         )
         assert_close(results[0], expected, bound)
         assert all(np.array_equal(results[0], other) for other in results[1:])
-        position += n
 
 
 #: Around the ends of chunks of 64 and 256, in a text of 1,056 tokens: see ``filled``.

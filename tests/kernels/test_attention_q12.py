@@ -16,7 +16,7 @@ from ggblock.kernels.attention_q12 import Q_STEPS, SHARE, W_STEPS, WHOLE
 from ggblock.kernels.cache_q12 import LIMIT, MOST
 
 from .harness import EPS, assert_close
-from .test_attention import BATCH, POSITIONS, Attention, Shape, filled, naive_attention, naive_rope, tokens
+from .test_attention import BATCH, POSITIONS, Attention, Shape, filled, in_turns, naive_attention, naive_rope, tokens
 
 FLOATS = [
     Shape(3, 2, 64, 64, "q12"),
@@ -154,12 +154,8 @@ def check(all_runs: list[Attention], q: np.ndarray, k: np.ndarray, v: np.ndarray
 @pytest.mark.parametrize("window", [0, 21])
 def test_attention(window: int, shape: Shape) -> None:
     """A batch, two single tokens, a batch over the cache (both with a tail), one token again; 1, 2 and 3 threads."""
-    rng = np.random.default_rng(shape.head)
-    all_runs = [Attention(shape, n_threads, 160, window) for n_threads in (1, 2, 3)]
-    position = 0
-    for n in (37, 1, 1, 48, 19, 1, 5):
-        check(all_runs, *tokens(shape, n, rng), position, window)
-        position += n
+    for all_runs, q, k, v, position in in_turns(shape, window):
+        check(all_runs, q, k, v, position, window)
 
 
 @pytest.mark.parametrize("shape", [*FLOATS[:3], Shape(1, 8, 32, 32, "q12")], ids=str)
