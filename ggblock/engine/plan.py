@@ -92,6 +92,12 @@ def bits_of(value: float, upper: float = 0.0) -> int:
     return int(struct.unpack("<q", struct.pack("<ff", value, upper))[0])
 
 
+def floats_of(bits: int) -> tuple[float, float]:
+    """The two float32 that ``bits_of`` put into a column."""
+    low, high = struct.unpack("<ff", struct.pack("<q", bits))
+    return float(low), float(high)
+
+
 @dataclass
 class Rows:
     """Float rows of a batch: (capacity, stride) float32; the stride is padded to 32 and the padding stays zero."""
@@ -296,7 +302,7 @@ class Builder:
         many = mode_of_many(w.family, modes, host()) if self.place == "cpu" else modes[1]
         if many == "1p":
             row, at = a.emitted[self.place, form_of_modes(modes)], fields.A + fields.LEVELS
-            row[at] = min(row[at], bits_of(levels(family(w.family))))  # positive floats compare as their bits do
+            row[at] = bits_of(*map(min, floats_of(row[at]), levels(family(w.family))))
         self._row(
             f"matmul/{w.family}/{one}/{many}",
             fields.NEVER,
@@ -338,7 +344,7 @@ class Builder:
                 b.tile_meta,
                 *a.operands,
                 *[0] * (fields.LEVELS - 8 - len(a.operands)),
-                bits_of(fields.MOST_LEVELS),
+                bits_of(fields.MOST_LEVELS, fields.MOST_LEVELS),
             )
         return b, read
 

@@ -90,7 +90,7 @@ def quantize_apart(typingctx, x, q, high, meta, levels, limit):
         d = emit_max(e, at_least, d)
         less = e.fma(whole_d, whole_d, b.fneg(b.fmul(d, d)))
         with b.if_then(b.fcmp_ordered(">", tree(e, less, b.fadd), least)):
-            factors, sums, parts_high, pairs, paired = factors_of(e, inverse), [], [], [], []
+            factors, sums, fours, fours_high, sums_high, pairs = factors_of(e, inverse), [], [], [], [], []
             for i, values in enumerate(halves):
                 whole = [e.rint(b.fmul(v, f)) for v, f in zip(values, factors, strict=True)]
                 upper = [e.rint(b.fmul(v, e.const("f32x16", 1 / HIGH))) for v in whole]
@@ -98,20 +98,22 @@ def quantize_apart(typingctx, x, q, high, meta, levels, limit):
                 lower = [e.fma(v, e.const("f32x16", -HIGH), w) for v, w in zip(upper, whole, strict=True)]
                 parts, highs = (turned(e, [byte_codes(e, v) for v in v16]) for v16 in (lower, upper))
                 store_half(e, first, i, parts)
-                high_sums = sums_of(e, highs)
-                sums.append(b.add(sums_of(e, parts), e.shl(high_sums, HIGH_BITS)))
-                if e.machine.name in PAIR_MACHINES:
-                    paired.append(winograd.words_apart(e, winograd.words_of(e, parts, TILE), high_sums))
-                parts_high.append(highs)
+                sums_high.append(sums_of(e, highs))
+                sums.append(b.add(sums_of(e, parts), e.shl(sums_high[-1], HIGH_BITS)))
+                fours.append(parts)
+                fours_high.append(highs)
                 if e.machine.narrow:
                     pairs.append((pairs_of(e, parts), pairs_of(e, highs)))
             # all but one of eight are zero
-            codes = [folded(e, e.bitcast(part, "i32x16"), TILE) for highs in parts_high for part in highs]
+            codes = [folded(e, e.bitcast(part, "i32x16"), TILE) for highs in fours_high for part in highs]
             e.store(second, 0, reduce(b.add, codes))
             if pairs:
                 e.store(second, 4 * TILE, b.add(pairs[0][1], pairs[1][1]))
             e.store(second, 8 * TILE, number)
+            paired = []
+            if e.machine.name in PAIR_MACHINES:
+                paired = winograd.words_apart(e, winograd.words_of(e, fours, TILE), sums_high)
             write_meta(e, to, d, sums, [of_lower for of_lower, _ in pairs], paired, b.fneg(d))
         return c.get_dummy_value()
 
-    return types.void(*[types.int64] * 4, types.float32, types.float32), codegen
+    return types.void(*[types.int64] * 5, types.float32), codegen

@@ -100,13 +100,22 @@ def step_of(e: Emit, peak: Any, levels: Any) -> tuple[Any, Any]:
 
 
 def steps_of(e: Emit, sizes: list[list[Any]], levels: Any) -> tuple[Any, Any]:
-    """``step_of`` both halves' magnitudes, as ``columns_of`` has them, by token: of codes up to ``levels`` in columns
-    that ``winograd`` pairs, the first eight of a half, and up to ``MOST_LEVELS`` in others."""
-    first, last = largest_of_eight(e, [emit_max(e, x, y) for x, y in zip(*sizes, strict=True)])
+    """``step_of`` both halves' magnitudes, as ``columns_of`` has them, by token; codes go up to ``levels``, the i64 at
+    ``fields.LEVELS``, and in the last eight columns up to ``MOST_LEVELS``."""
     most = e.const("f32", float(MOST_LEVELS))
     if e.machine.name not in PAIR_MACHINES:
-        return step_of(e, emit_max(e, first, last), most)
-    paired, others = step_of(e, first, levels), step_of(e, last, most)
+        return step_of(e, largest(e, [emit_max(e, x, y) for x, y in zip(*sizes, strict=True)]), most)
+    fewer, second = (e.b.bitcast(e.b.trunc(v, I32), most.type) for v in (levels, e.b.lshr(levels, e.i64(32))))
+    lower = ir.Constant(ir.VectorType(ir.IntType(1), 16), [lane < 8 for lane in range(16)])
+    # the second eight as if they had as few: then the first 24 are alike
+    alike = e.b.select(lower, e.const("f32x16", 1.0), e.splat(e.b.fdiv(fewer, second)))
+    apart = []  # the first 24 in eight lanes, the last eight in the others
+    for x, y in zip(*sizes, strict=True):
+        x = e.b.fmul(x, alike)
+        x = emit_max(e, x, e.shuffle(x, [(lane + 8) % 16 for lane in range(16)]))
+        apart.append(e.b.select(lower, emit_max(e, x, y), y))
+    first, last = largest_of_eight(e, apart)
+    paired, others = step_of(e, first, fewer), step_of(e, last, most)
     larger = e.b.fcmp_ordered(">", paired[0], others[0])
     return e.b.select(larger, paired[0], others[0]), e.b.select(larger, paired[1], others[1])
 
@@ -129,9 +138,8 @@ def write_meta(
     for row, (n, start) in enumerate(zip(sums, starts, strict=True), 1):
         e.store(to, 4 * TILE * row, b.fmul(d, b.sitofp(n, llvm_type(f"f32x{TILE}"))))
         e.store(to, 4 * TILE * (row + 3), start)
-    if paired:
-        for row, value in enumerate((b.add(*paired), *paired)):
-            e.store(to, 4 * TILE * (PAIRED + row), value)
+    for row, value in enumerate(paired):
+        e.store(to, 4 * TILE * (PAIRED + row), value)
 
 
 @intrinsic(prefer_literal=True)
@@ -145,7 +153,7 @@ def quantize_tile(typingctx, x, q, q2, meta, levels, two):
         source, first, second, to, most = args[:5]
         halves = columns_of(e, source)
         d, inverse = steps_of(e, [[e.call("fabs", v) for v in values] for values in halves], most)
-        factors, sums, rests, pairs, paired = factors_of(e, inverse), [], [], [], []
+        factors, sums, rests, pairs, fours = factors_of(e, inverse), [], [], [], []
         for i, values in enumerate(halves):
             steps = [b.fmul(v, f) for v, f in zip(values, factors, strict=True)]
             rounded = [e.rint(v) for v in steps]
@@ -154,8 +162,7 @@ def quantize_tile(typingctx, x, q, q2, meta, levels, two):
             sums.append(sums_of(e, parts))
             if e.machine.narrow:
                 pairs.append(pairs_of(e, parts))
-            if e.machine.name in PAIR_MACHINES:
-                paired.append(winograd.words_of(e, parts, TILE))
+            fours.append(parts)
             if both:
                 rest = [byte_codes(e, remainder(e, v, r)) for v, r in zip(steps, rounded, strict=True)]
                 parts = turned(e, rest)
@@ -164,10 +171,11 @@ def quantize_tile(typingctx, x, q, q2, meta, levels, two):
         if both:
             sums = [b.add(e.shl(n, 8), rest) for n, rest in zip(sums, rests, strict=True)]
             d = b.fmul(d, e.const(f"f32x{TILE}", 1 / 256))
+        paired = winograd.words_of(e, fours, TILE) if e.machine.name in PAIR_MACHINES else []
         write_meta(e, to, d, sums, pairs, paired)
         return c.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, types.int64, types.float32, two), codegen
+    return types.void(*[types.int64] * 5, two), codegen
 
 
 def byte_codes(e: Emit, whole: Any) -> Any:

@@ -6,7 +6,7 @@ matrix product; with more, the threads share the tiles of tokens.
 Formulas: RMS norm ``x * w / sqrt(mean(x**2) + eps)`` (Zhang & Sennrich 2019); SiLU ``x / (1 + exp(-x))``; GELU in its
 tanh form (Hendrycks & Gimpel 2016). Quantization of 32 values: ``d = max|x| / 127``, ``q = round(x / d)``; with two
 terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127]. Tiles of tokens may have fewer
-levels than 127 in half of the columns (``winograd``): operand ``fields.LEVELS`` of every row.
+levels than 127 in most of the columns (``winograd``): operand ``fields.LEVELS`` of every row.
 
 Mode "w" (many tokens): one number of 16 bits (``float_words``).
 
@@ -154,7 +154,7 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 for k in range(first, last, BLOCKS):  # the last takes some that are done again, to the same result
                     write_blocks(op, n32, larger(np.int64(0), smaller(k, last - BLOCKS)), f, q, q2, meta)
         else:
-            n_tiles, levels = (n_tokens + TILE - 1) // TILE, arg_f32(op, LEVELS)
+            n_tiles, levels = (n_tokens + TILE - 1) // TILE, arg(op, LEVELS)
             x = stack(BYTES)
             for tile in range(n_tiles * thread // n_threads, n_tiles * (thread + 1) // n_threads):
                 q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)

@@ -334,10 +334,13 @@ def middle(fam: Any) -> int:
     return (form.max_code + 1) // 2 if fam.has_offsets else int(form.zero)
 
 
-def levels(fam: Any) -> int:
+def levels(fam: Any) -> tuple[int, int]:
     """Of activations in mode "1p", the largest code either side of zero in columns that are paired: with a code of a
-    weight it is a byte."""
-    return fields.MOST_LEVELS - max(middle(fam) - 1, paired_form(fam).max_code - middle(fam))
+    weight it is a byte. In those that are wherever there are pairs, and in those that are where sub-blocks have 32
+    columns (``fields.LEVELS``)."""
+    form = paired_form(fam)
+    fewer = fields.MOST_LEVELS - max(middle(fam) - 1, form.max_code - middle(fam))
+    return fewer, fewer if form.sub == 32 else fields.MOST_LEVELS
 
 
 def sketch_bits(name: str) -> int:

@@ -36,8 +36,9 @@ SCALES = 4  # the first four alone
 READS = {"norm": (8, 12), "gate": (8, 10), "copy": (8,), "rope": (0, 3, 6)}
 WRITES = {"embed": (6,), "norm": (15,), "matmul": (9,), "attention": (7,), "combine": (2,)}
 
-#: The operand of rows that write activations, a float: levels on each side of zero of a tile's first term, in the
-#: columns that ``winograd`` pairs; in others ``MOST_LEVELS``.
+#: The operand of rows that write activations, two floats: levels on each side of zero of a tile's first term, in the
+#: columns that ``winograd`` pairs wherever it has pairs, the first and the third eight of 32, and in those that it
+#: pairs where sub-blocks have 32 columns, the second eight. In the last eight they are ``MOST_LEVELS``.
 LEVELS = ROW - A - 1
 MOST_LEVELS = 127
 

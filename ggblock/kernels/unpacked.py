@@ -46,7 +46,8 @@ def emit_unpack(e: Emit, fam: Any, p: Any, to: Any, mode: str) -> None:
         else:
             codes, scale, offset = [e.zero("i8x64")] * len(codes), e.zero("f32x16"), e.zero("f32x16")
         if mode == "1p":
-            number = winograd.emit_codes(e, fam, e.at(to, unit + 16 * within * fam.sub), codes)
+            at = within * fam.sub // 4
+            number = winograd.emit_codes(e, fam, e.at(to, unit + 64 * at), codes, at)
             if n_scales == 1:
                 number = added = e.b.add(added, number) if within else number
             e.store(to, unit + families.numbers_at(fam, e.machine.name) + 64 * (within % n_scales), number)

@@ -8,8 +8,9 @@ the codes::
 What is taken off depends on the token alone and on the row alone, and is known before they meet. So 16 rows of eight
 columns take one dot product and two additions of bytes instead of two dot products. That pays where additions have
 pipes of their own beside those that multiply: Zen 4 and Zen 5 start two dot products of 256 bits a cycle and four
-additions (``simd.host.Host.adds_beside``). On Intel's CPUs both share their pipes. Half of the columns, multiplied so,
-keep both kinds of pipes busy: of each 16 the first four are paired with the next four, the last eight are not.
+additions (``simd.host.Host.adds_beside``). On Intel's CPUs both share their pipes. Some of the columns multiplied so
+keep both kinds of pipes busy (``PASSES``): of 32 that have one scale the first 24, four by four, of sub-blocks of 16
+the first eight.
 
 Both sums have to be bytes. Codes are moved to both sides of zero (``families.middle``), and activations have fewer
 levels in columns that are paired (``families.levels``): 120 each way instead of 127 beside codes of four bits, 96
@@ -21,10 +22,9 @@ the codes of columns that are not paired::
 The token's bracket, and the others' ``128 x``, negative and added up over 32 columns or 16, are words of the meta
 (``fields.META``); the row's is in the unit, int32 (32 / sub, 16), behind the offsets.
 
-G multiply-adds a second and core of Zen 4, 512 tokens, rows of 2,048 columns, with "1+", all columns in pairs and half
-of them: Q6_K 165, 175 and 178, Q4_0 180, 208 and 216, Q4_1 165, 194 and 193, Q4_K 167, 195 and 192, Q5_0 183, 209 and
-218, Q5_K 162, 195 and 192, Q2_K 151, 175 and 173, MXFP4 179, 212 and 218, TQ1_0 178, 213 and 213, Q1_0 181, 210 and
-218.
+G multiply-adds a second and core of Zen 4, 512 tokens, rows of 2,048 columns, with "1+", all columns in pairs, half of
+them, and those of ``PASSES`` in that order: Q6_K 165, 175, 184 and 188, Q4_0 180, 208, 219 and 220, Q4_1 165, 194, 193
+and 200, Q5_K 162, 195, 195 and 202, Q2_K 151, 175, 176 and 179.
 """
 
 from __future__ import annotations
@@ -38,26 +38,34 @@ from .block_products import by_sub_block, group_of
 from .fields import HIGH_BITS, PAIRED
 from .shapes import UNIT_CODES
 
+#: How the eight fours of columns of a unit are multiplied, by the columns of a sub-block: for each sub-block passes
+#: over the tokens; in each of these the first of two fours and whether both are a pair. Pairs and others by turns, as
+#: here, are 1 to 4 % faster than pairs first or last.
+PASSES = {
+    32: ((((0, True),), ((2, True), (6, False)), ((4, True),)),),
+    16: ((((0, True),), ((2, False),)), (((4, True),), ((6, False),))),
+}
 
-def emit_codes(e: Emit, fam: Any, to: Any, codes: list[Any]) -> Any:
-    """The codes of a sub-block, unsigned, <64 x i8> for each four columns, at ``to`` in a unit's form; what is added to
-    each row's products: <16 x i32>."""
-    middle, total = families.middle(fam), e.zero("i32x16")
+
+def pairs_of(sub: int) -> list[int]:
+    """The fours of columns of a unit that are paired with the next four, where sub-blocks have ``sub`` columns."""
+    return [k for passes in PASSES[sub] for at_once in passes for k, paired in at_once if paired]
+
+
+def emit_codes(e: Emit, fam: Any, to: Any, codes: list[Any], first: int) -> Any:
+    """The codes of a sub-block, unsigned, <64 x i8> for each four columns from the unit's ``first`` on, at ``to`` in a
+    unit's form; what is added to each row's products: <16 x i32>."""
+    middle, total, pairs = families.middle(fam), e.zero("i32x16"), pairs_of(families.paired_form(fam).sub)
     raised = e.const("i8x64", (128 - middle + 128) % 256 - 128)
     moved = [
-        e.b.sub(value, e.const("i8x64", middle)) if _is_first(k) else e.b.add(value, raised)
-        for k, value in enumerate(codes)
+        e.b.sub(value, e.const("i8x64", middle)) if k in pairs else e.b.add(value, raised)
+        for k, value in enumerate(codes, first)
     ]
     for k, value in enumerate(moved):
         e.store(to, 64 * k, value)
-        if _is_first(k):
+        if first + k in pairs:
             total = e.dot_us(total, moved[k + 1], value)
     return e.b.sub(e.zero("i32x16"), total)
-
-
-def _is_first(k: int) -> bool:
-    """Whether the four columns ``k`` of a sub-block are paired with the next four."""
-    return k % 4 == 0
 
 
 def emit_offset(e: Emit, fam: Any, scale: Any, offset: Any) -> Any:
@@ -66,23 +74,36 @@ def emit_offset(e: Emit, fam: Any, scale: Any, offset: Any) -> Any:
     return e.fma(scale, e.const("f32x16", float(moved)), offset) if moved else offset
 
 
-def words_of(e: Emit, parts: list[Any], tile: int) -> Any:
-    """What is added to the products of 16 columns by token, <tile x i32>, from what ``activation_tiles.turned``
-    returned: -1 * sum of ``x2 (x1 + 128)``, and of ``128 x`` of columns that are not paired."""
-    words = joined(e.b, [e.bitcast(part, "i32x16") for part in parts])
-    n = 4 * tile
-    x1, x2, *others = (e.bitcast(e.part(words, tile * g, tile), f"i8x{n}") for g in range(4))
+def words_of(e: Emit, halves: list[list[Any]], tile: int) -> list[Any]:
+    """What is added to the products of 32 columns, of the first 16 and of the last 16 by token, <tile x i32>, from what
+    ``activation_tiles.turned`` returned of both: -1 * sum of ``x2 (x1 + 128)`` of pairs, and of ``128 x`` of others."""
+    fours, n = [], 4 * tile
     assert 2 * n == 64, tile
-    high, none = e.const(f"i8x{n}", -128), e.zero(f"i8x{n}")
-    total = e.dot_us(e.zero("i32x16"), joined(e.b, [e.b.xor(x1, high), high]), joined(e.b, [x2, others[0]]))
-    total = e.dot_us(total, joined(e.b, [high, none]), joined(e.b, [others[1], none]))
-    return e.b.sub(e.zero(f"i32x{tile}"), e.b.add(e.part(total, 0, tile), e.part(total, tile, tile)))
+    for parts in halves:
+        words = joined(e.b, [e.bitcast(part, "i32x16") for part in parts])
+        fours += [e.bitcast(e.part(words, tile * g, tile), f"i8x{n}") for g in range(4)]
+    high = e.const(f"i8x{n}", -128)
+
+    def total_of(first: int, pairs: list[int]) -> Any:
+        sides = []
+        for k in range(first, first + 4, 2):
+            x1, x2 = fours[k], fours[k + 1]
+            sides += [(e.b.xor(x1, high), x2)] if k in pairs else [(high, x1), (high, x2)]
+        sides += [(high, e.zero(f"i8x{n}"))] * (len(sides) % 2)
+        total = e.zero("i32x16")
+        for (high1, low1), (high2, low2) in zip(sides[::2], sides[1::2], strict=True):
+            total = e.dot_us(total, joined(e.b, [high1, high2]), joined(e.b, [low1, low2]))
+        return e.b.sub(e.zero(f"i32x{tile}"), e.b.add(e.part(total, 0, tile), e.part(total, tile, tile)))
+
+    of_32, of_16 = ([total_of(first, pairs_of(sub)) for first in (0, 4)] for sub in (32, 16))
+    return [e.b.add(*of_32), *of_16]
 
 
-def words_apart(e: Emit, words: Any, sums: Any) -> Any:
-    """``words`` of columns of which four stand apart (``activation_apart``), whose upper halves add up to ``sums``:
-    these are multiplied by codes that are 128 higher than they say."""
-    return e.b.sub(words, e.shl(sums, HIGH_BITS + 7))
+def words_apart(e: Emit, words: list[Any], sums: list[Any]) -> list[Any]:
+    """``words`` as of ``words_of``, of 32 columns of which four stand apart (``activation_apart``); what these have
+    above, added up over each half, is ``sums``: it is multiplied by codes that are 128 higher than they say."""
+    above = [e.shl(v, HIGH_BITS + 7) for v in (e.b.add(*sums), *sums)]
+    return [e.b.sub(word, v) for word, v in zip(words, above, strict=True)]
 
 
 def step(
@@ -98,14 +119,16 @@ def step(
         acc = [e.b.add(of_rows, e.splat_load(meta, (word * pitch + t) * 4, "i32")) for t in range(tokens)]
         if upper:
             acc = [e.b.add(*both) for both in zip(acc, upper[s], strict=True)]
-        for k in range(s * each // 4, (s + 1) * each // 4, 2):
-            y1, y2 = (e.load(p, 64 * (k + i), "i8x64") for i in range(2))
+        for at_once in PASSES[each][s]:
+            codes = [[e.load(p, 64 * (k + i), "i8x64") for i in range(2)] for k, _ in at_once]
             for t in range(tokens):
-                x1, x2 = (e.bytes4(base, ((k + i) * pitch + t) * 4) for i in range(2))
-                if _is_first(k):
-                    acc[t] = e.dot_us(acc[t], e.b.add(x1, y2), e.b.add(x2, y1))
-                else:
-                    acc[t] = e.dot_us(e.dot_us(acc[t], y1, x1), y2, x2)
+                for (k, paired), (y1, y2) in zip(at_once, codes, strict=True):
+                    x1, x2 = (e.bytes4(base, ((k + i) * pitch + t) * 4) for i in range(2))
+                    if paired:
+                        acc[t] = e.dot_us(acc[t], e.b.add(x1, y2), e.b.add(x2, y1))
+                    else:
+                        acc[t] = e.dot_us(e.dot_us(acc[t], y1, x1), y2, x2)
+                (acc[t],) = e.held([acc[t]])  # else LLVM orders them, which is 2 to 4 % slower
         scale = e.load(p, UNIT_CODES + 64 * s, "f32x16")
         return [e.i_to_f32(v) for v in acc], scale if high is None else e.b.fneg(scale)
 
@@ -121,7 +144,7 @@ def _upper(e: Emit, sub: int, p: Any, high: Any, tokens: int, pitch: int) -> lis
     """What stands apart adds to the products of each sub-block, by token, <16 x i32>: ``activation_apart`` left it at
     ``high``. Codes of its four columns are made to stand 128 higher if they do not yet."""
     group = group_of(e, high, pitch)
-    firsts = sum(1 << k for k in range(8) if _is_first(k))
+    firsts = sum(1 << k for k in pairs_of(sub))
     raised = e.b.shl(e.b.and_(e.b.lshr(e.i64(firsts), group), e.i64(1)), e.i64(7))
     raised = e.splat(e.b.trunc(raised, e.zero("i8x64").type.element), 64)
     codes = e.b.xor(e.load(e.at(p, group, 64), 0, "i8x64"), raised)

@@ -153,7 +153,8 @@ def levels_of(family: str, modes: tuple[str, str], n_tokens: int, n_cols: int) -
     """The largest codes of the activations of a product, by column."""
     levels = np.full(n_cols, MOST_LEVELS)
     if n_tokens > 1 and is_paired(family, modes):
-        levels[np.arange(n_cols) % 16 < 8] = families.levels(families.family(family))
+        eight, (everywhere, second) = np.arange(n_cols) // 8 % 4, families.levels(families.family(family))
+        levels[(eight == 0) | (eight == 2)], levels[eight == 1] = everywhere, second
     return levels
 
 
@@ -173,7 +174,7 @@ def exact_activations(
     of two, or with two terms of 1/256 of it (never halfway between two steps of the first term).
     """
     n = -(-n_cols // 32) * 32
-    levels = np.resize(np.full(16, MOST_LEVELS) if levels is None else levels[:16], n)
+    levels = np.full(n, MOST_LEVELS) if levels is None else np.resize(levels[:32], n)
     if terms == 1:
         steps = rng.integers(-levels, levels + 1, (n_tokens, n)).astype(np.float64)
     else:

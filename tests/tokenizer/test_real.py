@@ -87,8 +87,9 @@ def test_repeated_and_long_texts(tokenizer: Tokenizer) -> None:
     assert tokenizer.detokenize(ids) == text
 
 
-def test_loading_and_long_texts_are_quick(path: Path) -> None:
-    """Processor time, so that a busy machine does not matter; the bounds are several times what was measured.
+def test_loading_and_long_texts_take_seconds_at_most(path: Path) -> None:
+    """What is quadratic takes minutes. Processor time, and bounds forty times what was measured, so that a busy machine
+    does not matter: whose neighbour used the core's other thread has taken five times as long.
 
     Measured on a Zen 5: SmolLM2 0.05 s and gemma 0.13 s to load; 100 kB of prose in 0.08 s and 0.25 s.
     """
@@ -99,8 +100,8 @@ def test_loading_and_long_texts_are_quick(path: Path) -> None:
     text = (text * (100_000 // len(text) + 1))[:100_000]
     tokenizer.tokenize(text)
     done = time.process_time()
-    assert loaded - start < 0.5
-    assert done - loaded < 1.0
+    assert loaded - start < 5
+    assert done - loaded < 10
 
 
 def test_no_numba_and_no_jinja(path: Path) -> None:

@@ -7,14 +7,13 @@ matrix product is at hand): weights are written out as bfloat16, a range of pane
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from ...kernels import fields, shapes
-from ..plan import round_up
+from ..plan import floats_of, round_up
 from . import activations, attention, jit, products
 from .device import Device
 from .gemm import Gemm
@@ -135,7 +134,7 @@ class WriteStep:
         weight, post, out, eps = none, none, empty, 0.0
         a = (memory.of(f[0]), f[1] // 4)
         if kind == "norm":
-            weight, eps = memory.of(f[2], True), _floats_of(f[3])[0]
+            weight, eps = memory.of(f[2], True), floats_of(f[3])[0]
             if isinstance(f[4], np.ndarray):
                 kind = "residual"
                 b, post, out = (memory.of(f[4]), f[5] // 4), memory.of(f[6], True), (memory.of(f[7]), f[8] // 4)
@@ -228,7 +227,7 @@ class RopeStep:
         self._heads, kv_heads = o[2], o[5]
         cache = "f32" if cache == "f32" else "f16"
         keys, values = (memory.cache(o[i], *_cache_of(cache, kv_heads, n_ctx, size)) for i in (13, 15))
-        factor, eps = _floats_of(o[12])
+        factor, eps = floats_of(o[12])
         none = memory.none["f"]
         norm = [memory.of(o[i], True) if isinstance(o[i], np.ndarray) else none for i in (19, 20)]
         self._kernel = attention.rope(pairs, size, n_rot, norms == "norm", cache)
@@ -279,9 +278,3 @@ class AttendStep:
 def _cache_of(cache: str, kv_heads: int, n_ctx: int, size: int) -> tuple[int, Any]:
     """(elements, type) of the keys or values of a layer."""
     return kv_heads * n_ctx * shapes.padded(size), np.float32 if cache == "f32" else np.float16
-
-
-def _floats_of(bits: int) -> tuple[float, float]:
-    """The two float32 that ``plan.bits_of`` put into a column."""
-    low, high = struct.unpack("<ff", struct.pack("<q", bits))
-    return float(low), float(high)
