@@ -6,7 +6,7 @@ are multiplied is in ``unpacked``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..simd.emit import I32, Emit, llvm_type
 from ..simd.vec import emit_max
 from . import digit_tables, families, sign_tables, sum_tables
 from . import wide as wide_terms
-from .fields import MIXED
+from .fields import HIGH_BITS, MIXED
 
 #: Where the table of a block has the largest scale of its activations.
 PEAKS = {"1s": sum_tables.PEAK, "1t": sign_tables.PEAK, "1d": digit_tables.PEAK}
@@ -71,12 +71,16 @@ def dot_of(e: Emit, fam: Any) -> Any:
     return e.dot_ss if fam.signed and not e.machine.signed_bias else e.dot_us
 
 
-def by_sub_block(e: Emit, sub: int, group: Any, found: list[Any]) -> list[list[Any]]:
-    """What four columns apart, the ``group``-th of a unit, add to the products of each of its sub-blocks of ``sub``
-    columns: ``found``, <16 x i32> by token, where they lie, else nothing."""
+def apart(
+    e: Emit, sub: int, group: Any, codes: Any, high: Any, tokens: int, dot: Callable[..., Any]
+) -> list[list[Any]]:  # fmt: skip
+    """What four columns apart, the ``group``-th of a unit, whose rows have ``codes`` there, add to the products of each
+    sub-block of ``sub`` columns, by token, <16 x i32>: ``activation_apart`` left them at ``high``."""
+    zero = e.zero("i32x16")
+    found = [e.shl(dot(zero, codes, e.bytes4(high, 4 * t)), HIGH_BITS) for t in range(tokens)]
     if sub == 32:
         return [found]
-    later, zero = e.b.icmp_signed(">=", group, e.i64(4)), e.zero("i32x16")
+    later = e.b.icmp_signed(">=", group, e.i64(4))
     return [[e.b.select(later, zero, v) for v in found], [e.b.select(later, v, zero) for v in found]]
 
 

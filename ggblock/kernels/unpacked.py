@@ -29,8 +29,8 @@ from llvmlite import ir
 
 from ..simd.emit import Emit
 from . import families, float_words, narrow, winograd
-from .block_products import by_sub_block, dot_of, dots, group_of, shift_of, sum_word, together
-from .fields import HIGH_BITS, META
+from .block_products import apart, dot_of, dots, group_of, shift_of, sum_word, together
+from .fields import META
 from .shapes import UNIT_CODES
 
 
@@ -176,10 +176,9 @@ def _steps(
 def _upper(e: Emit, unit: Any, p: Any, high: Any, tokens: int, pitch: int) -> list[list[Any]]:
     """What stands apart adds to the products of each sub-block, by token, <16 x i32>: ``activation_apart`` left it at
     ``high``."""
-    dot, zero, group = dot_of(e, unit), e.zero("i32x16"), group_of(e, high, pitch)
+    group = group_of(e, high, pitch)
     codes = e.load(e.at(p, group, 64), 0, "i8x64")
-    found = [e.shl(dot(zero, codes, e.bytes4(high, 4 * t)), HIGH_BITS) for t in range(tokens)]
-    return by_sub_block(e, unit.sub, group, found)
+    return apart(e, unit.sub, group, codes, high, tokens, dot_of(e, unit))
 
 
 def _add(
@@ -221,8 +220,8 @@ def emit_unit(
     if mode not in ("1+", "1p"):
         return add((q, q2)[: int(mode)])
     # a negative scale says that four columns stand apart, to all tokens of the tile
-    apart = e.b.icmp_signed("<", e.load(meta, 0, "i32"), ir.Constant(ir.IntType(32), 0))
-    return e.choose(apart, lambda: add((q,), high=q2), lambda: add((q,)))
+    is_apart = e.b.icmp_signed("<", e.load(meta, 0, "i32"), ir.Constant(ir.IntType(32), 0))
+    return e.choose(is_apart, lambda: add((q,), high=q2), lambda: add((q,)))
 
 
 #: What a tile's activations advance by from one unit to the next, bytes a token: of q and q2, and of meta.

@@ -9,7 +9,7 @@ What is taken off depends on the token alone and on the row alone, and is known 
 columns take one dot product and two additions of bytes instead of two dot products. That pays where additions have
 pipes of their own beside those that multiply: Zen 4 and Zen 5 start two dot products of 256 bits a cycle and four
 additions (``simd.host.Host.adds_beside``). On Intel's CPUs both share their pipes. Some of the columns multiplied so
-keep both kinds of pipes busy (``PASSES``): of 32 that have one scale the first 24, four by four, of sub-blocks of 16
+keep both kinds of pipes busy (``PAIRS``): of 32 that have one scale the first 24, four by four, of sub-blocks of 16
 the first eight.
 
 Both sums have to be bytes. Codes are moved to both sides of zero (``families.middle``), and activations have fewer
@@ -23,7 +23,7 @@ The token's bracket, and the others' ``128 x``, negative and added up over 32 co
 (``fields.META``); the row's is in the unit, int32 (32 / sub, 16), behind the offsets.
 
 G multiply-adds a second and core of Zen 4, 512 tokens, rows of 2,048 columns, with "1+", all columns in pairs, half of
-them, and those of ``PASSES`` in that order: Q6_K 165, 175, 184 and 188, Q4_0 180, 208, 219 and 220, Q4_1 165, 194, 193
+them, and ``PAIRS`` in that order: Q6_K 165, 175, 184 and 188, Q4_0 180, 208, 219 and 220, Q4_1 165, 194, 193
 and 200, Q5_K 162, 195, 195 and 202, Q2_K 151, 175, 176 and 179.
 """
 
@@ -34,28 +34,21 @@ from typing import Any
 from ..simd.emit import Emit
 from ..simd.machines import joined
 from . import families
-from .block_products import by_sub_block, group_of
+from .block_products import apart, group_of
 from .fields import HIGH_BITS, PAIRED
 from .shapes import UNIT_CODES
 
-#: How the eight fours of columns of a unit are multiplied, by the columns of a sub-block: for each sub-block passes
-#: over the tokens; in each of these the first of two fours and whether both are a pair. Pairs and others by turns, as
-#: here, are 1 to 4 % faster than pairs first or last.
-PASSES = {
-    32: ((((0, True),), ((2, True), (6, False)), ((4, True),)),),
-    16: ((((0, True),), ((2, False),)), (((4, True),), ((6, False),))),
-}
-
-
-def pairs_of(sub: int) -> list[int]:
-    """The fours of columns of a unit that are paired with the next four, where sub-blocks have ``sub`` columns."""
-    return [k for passes in PASSES[sub] for at_once in passes for k, paired in at_once if paired]
+#: Of the eight fours of columns of a unit, by the columns of a sub-block: those that are paired with the next four.
+PAIRS = {32: (0, 2, 4), 16: (0, 4)}
+#: The passes over the tokens: in each of them these fours and the next ones, pairs or not. Pairs and others by turns,
+#: as here, are 1 to 4 % faster than pairs first or last.
+PASSES = {32: ((0,), (2, 6), (4,)), 16: ((0,), (2,), (4,), (6,))}
 
 
 def emit_codes(e: Emit, fam: Any, to: Any, codes: list[Any], first: int) -> Any:
     """The codes of a sub-block, unsigned, <64 x i8> for each four columns from the unit's ``first`` on, at ``to`` in a
     unit's form; what is added to each row's products: <16 x i32>."""
-    middle, total, pairs = families.middle(fam), e.zero("i32x16"), pairs_of(families.paired_form(fam).sub)
+    middle, total, pairs = families.middle(fam), e.zero("i32x16"), PAIRS[families.paired_form(fam).sub]
     raised = e.const("i8x64", (128 - middle + 128) % 256 - 128)
     moved = [
         e.b.sub(value, e.const("i8x64", middle)) if k in pairs else e.b.add(value, raised)
@@ -84,7 +77,7 @@ def words_of(e: Emit, halves: list[list[Any]], tile: int) -> list[Any]:
         fours += [e.bitcast(e.part(words, tile * g, tile), f"i8x{n}") for g in range(4)]
     high = e.const(f"i8x{n}", -128)
 
-    def total_of(first: int, pairs: list[int]) -> Any:
+    def total_of(first: int, pairs: tuple[int, ...]) -> Any:
         sides = []
         for k in range(first, first + 4, 2):
             x1, x2 = fours[k], fours[k + 1]
@@ -95,7 +88,7 @@ def words_of(e: Emit, halves: list[list[Any]], tile: int) -> list[Any]:
             total = e.dot_us(total, joined(e.b, [high1, high2]), joined(e.b, [low1, low2]))
         return e.b.sub(e.zero(f"i32x{tile}"), e.b.add(e.part(total, 0, tile), e.part(total, tile, tile)))
 
-    of_32, of_16 = ([total_of(first, pairs_of(sub)) for first in (0, 4)] for sub in (32, 16))
+    of_32, of_16 = ([total_of(first, PAIRS[sub]) for first in (0, 4)] for sub in (32, 16))
     return [e.b.add(*of_32), *of_16]
 
 
@@ -119,12 +112,14 @@ def step(
         acc = [e.b.add(of_rows, e.splat_load(meta, (word * pitch + t) * 4, "i32")) for t in range(tokens)]
         if upper:
             acc = [e.b.add(*both) for both in zip(acc, upper[s], strict=True)]
-        for at_once in PASSES[each][s]:
-            codes = [[e.load(p, 64 * (k + i), "i8x64") for i in range(2)] for k, _ in at_once]
+        for fours in PASSES[each]:
+            if 4 * fours[0] // each != s:
+                continue
+            codes = [[e.load(p, 64 * (k + i), "i8x64") for i in range(2)] for k in fours]
             for t in range(tokens):
-                for (k, paired), (y1, y2) in zip(at_once, codes, strict=True):
+                for k, (y1, y2) in zip(fours, codes, strict=True):
                     x1, x2 = (e.bytes4(base, ((k + i) * pitch + t) * 4) for i in range(2))
-                    if paired:
+                    if k in PAIRS[each]:
                         acc[t] = e.dot_us(acc[t], e.b.add(x1, y2), e.b.add(x2, y1))
                     else:
                         acc[t] = e.dot_us(e.dot_us(acc[t], y1, x1), y2, x2)
@@ -144,10 +139,8 @@ def _upper(e: Emit, sub: int, p: Any, high: Any, tokens: int, pitch: int) -> lis
     """What stands apart adds to the products of each sub-block, by token, <16 x i32>: ``activation_apart`` left it at
     ``high``. Codes of its four columns are made to stand 128 higher if they do not yet."""
     group = group_of(e, high, pitch)
-    firsts = sum(1 << k for k in pairs_of(sub))
+    firsts = sum(1 << k for k in PAIRS[sub])
     raised = e.b.shl(e.b.and_(e.b.lshr(e.i64(firsts), group), e.i64(1)), e.i64(7))
     raised = e.splat(e.b.trunc(raised, e.zero("i8x64").type.element), 64)
     codes = e.b.xor(e.load(e.at(p, group, 64), 0, "i8x64"), raised)
-    zero = e.zero("i32x16")
-    found = [e.shl(e.dot_us(zero, codes, e.bytes4(high, 4 * t)), HIGH_BITS) for t in range(tokens)]
-    return by_sub_block(e, sub, group, found)
+    return apart(e, sub, group, codes, high, tokens, e.dot_us)

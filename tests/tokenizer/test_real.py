@@ -87,21 +87,24 @@ def test_repeated_and_long_texts(tokenizer: Tokenizer) -> None:
     assert tokenizer.detokenize(ids) == text
 
 
-def test_loading_and_long_texts_take_seconds_at_most(path: Path) -> None:
-    """What is quadratic takes minutes. Processor time, and bounds forty times what was measured, so that a busy machine
-    does not matter: whose neighbour used the core's other thread has taken five times as long.
+def test_loading_and_long_texts_are_quick(path: Path) -> None:
+    """Processor time, the least of three, so that a busy machine does not matter, nor one whose neighbour uses the
+    core's other thread meanwhile; the bounds are several times what was measured.
 
     Measured on a Zen 5: SmolLM2 0.05 s and gemma 0.13 s to load; 100 kB of prose in 0.08 s and 0.25 s.
     """
-    start = time.process_time()
-    tokenizer = ggblock.load_tokenizer(path)
-    loaded = time.process_time()
     text = " ".join(line for line in golden("lines") if line.isascii() and line.isprintable())
     text = (text * (100_000 // len(text) + 1))[:100_000]
-    tokenizer.tokenize(text)
-    done = time.process_time()
-    assert loaded - start < 5
-    assert done - loaded < 10
+    loading, reading = [], []
+    for _ in range(3):
+        start = time.process_time()
+        tokenizer = ggblock.load_tokenizer(path)
+        loaded = time.process_time()
+        tokenizer.tokenize(text)
+        loading.append(loaded - start)
+        reading.append(time.process_time() - loaded)
+    assert min(loading) < 0.5
+    assert min(reading) < 1.0
 
 
 def test_no_numba_and_no_jinja(path: Path) -> None:
