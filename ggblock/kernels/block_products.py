@@ -11,7 +11,7 @@ from functools import partial, reduce
 from typing import Any
 
 from ..simd.emit import I32, Emit, llvm_type
-from ..simd.vec import emit_max
+from ..simd.vec import AHEAD, emit_max
 from . import digit_tables, families, sign_tables, sum_tables
 from . import wide as wide_terms
 from .fields import HIGH_BITS, MIXED
@@ -387,14 +387,24 @@ def block(
 ) -> Any:
     """One panel block of a quantized family against one token; returns the new sum. ``table``: of its columns, where
     they have one."""
+
+    def asking(one: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        parted = isinstance(p, tuple)  # of few panels are both parts read
+        with e.asking(0 if parted else p, 0 if parted else 16 * fam.n_bytes, AHEAD):
+            return one(e, fam, p, *args, **named)
+
     if mode not in MIXED:
-        return _block_one(e, fam, p, (q, q2)[: int(mode[0])], meta, total, wide=table if mode == "2w" else None)
+        terms, wide = (q, q2)[: int(mode[0])], table if mode == "2w" else None
+        return asking(_block_one, terms, meta, total, wide=wide)
     by_tables = {"1t": sign_tables.block, "1d": digit_tables.block}.get(mode) if table is not None else None
-    sums = table if mode == "1s" else None
     (total,) = e.choose(
         _loud(e, fam, meta, table, PEAKS.get(mode), limit),
-        lambda: [_block_one(e, fam, p, (q, q2), meta, total)],
-        lambda: [by_tables(e, fam, p, table, total) if by_tables else _block_first(e, fam, p, q, meta, sums, total)],
+        lambda: [asking(_block_one, (q, q2), meta, total)],
+        lambda: [
+            asking(by_tables, table, total)
+            if by_tables
+            else asking(_block_first, q, meta, table if mode == "1s" else None, total)
+        ],
     )
     return total
 

@@ -314,10 +314,10 @@ def mode_of_one(name: str, modes: tuple[str, str], machine: str) -> str:
 
 def mode_of_many(name: str, modes: tuple[str, str], here: Host) -> str:
     """How block family ``name`` multiplies many tokens of activations in ``modes`` on a CPU: with fewer dot products
-    where it adds bytes beside them (``winograd``), if sums of the family's codes and activations are bytes. Not where
+    where that pays (``winograd``), if sums of the family's codes and activations are bytes. Not where
     units have signed codes with scales in them (Q3_K): these are faster."""
     fam = family(name)
-    if not here.adds_beside or modes[1] != "1+" or isinstance(fam, FloatFamily) or fam.signed:
+    if not here.pairs or modes[1] != "1+" or isinstance(fam, FloatFamily) or fam.signed:
         return modes[1]
     return modes[1] if fam.folded and fam.folded.signed else "1p"
 

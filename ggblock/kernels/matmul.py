@@ -12,11 +12,13 @@ tile four of 32 columns have them (``activation_apart``), of one token blocks wi
 (``block_products``). Mode "1p" is "1+" of tiles with fewer dot products (``winograd``); in mode "w", of tiles
 too, whole numbers of 16 bits stand for weights that are halves and for activations (``float_words``).
 
-For one token the memory is what takes time, and nothing here prefetches: hardware does it best, at the full bandwidth,
-where a kernel reads strictly forward, line after line. That is what the order of ``format.panels`` is for, and why one
+For one token the memory is what takes time. Most hardware prefetches best itself, at the full bandwidth, where a kernel
+reads strictly forward, line after line. That is what the order of ``format.panels`` is for, and why one
 token's loads of codes are fenced (``Emit.order``): left alone, the compiler loads the lines of two sub-blocks in an
 order of its own. Q6_K on one core of Zen 4 whose memory gives 29 GB/s: 9 GB/s in the order of the block's bytes and 21
-with every line prefetched; in the order of the panel 14 without fences, 28 with them.
+with every line prefetched; in the order of the panel 14 without fences, 28 with them. Zen 5 is the exception
+(``simd.host.AHEAD``): of the 42 GB/s that one core reads Q4_K, Q5_K and Q6_K get 17, 15 and 17, others 34; with a line
+of what comes 9 KiB later prefetched at each fence all get 37 to 45.
 
 Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: words
 (n_tiles, K/32, META, T), which ``fields`` lists; floats: float32 (n_tiles, K, T). For one token T is 1 and meta lies

@@ -5,7 +5,8 @@ Addresses are ``i64`` values; a load or store takes an address and a constant of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -53,6 +54,7 @@ class Emit:
     def __init__(self, builder: Any, machine: Machine | str) -> None:
         self.b = builder
         self.machine = MACHINES[machine] if isinstance(machine, str) else machine
+        self._places: list[Any] = []  # where loads are kept in order
 
     # --- constants and addresses
     def i64(self, value: int) -> Any:
@@ -97,11 +99,28 @@ class Emit:
         f = declare(self.b, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
         self.b.call(f, [self._pointer(address, offset, I8)] + [ir.Constant(I32, v) for v in (0, locality, 1)])
 
+    @contextlib.contextmanager
+    def asking(self, address: Any, n_bytes: int, ahead: int) -> Iterator[None]:
+        """For as long as ``n_bytes`` at ``address`` are read, prefetches as many that lie ``ahead`` bytes further on,
+        evenly where loads are kept in ``order``. Nothing where ``ahead`` is 0. All lines at once have to wait for each
+        other: 29 GB/s of Q6_K on a core of Zen 5, and so 41."""
+        self._places = places = []
+        yield
+        lines = range(0, n_bytes, 64) if ahead else range(0)
+        for i, line in enumerate(lines):
+            with contextlib.ExitStack() as back:
+                if places:
+                    place = places[i * len(places) // len(lines)]
+                    back.enter_context(self.b.goto_block(place.parent))
+                    self.b.position_before(place)
+                self.prefetch(address, ahead + line)
+
     def order(self, *seen: Any) -> None:
         """Keeps the compiler from moving loads, stores and prefetches across this place; no instruction. Those of a
         ``stack`` only if its address is among ``seen``."""
         form = "".join(["r,"] * len(seen)) + "~{memory}"
-        self.b.asm(ir.FunctionType(ir.VoidType(), [a.type for a in seen]), "", form, list(seen), True)
+        function = ir.FunctionType(ir.VoidType(), [a.type for a in seen])
+        self._places.append(self.b.asm(function, "", form, list(seen), True))
 
     def pin(self, values: Sequence[Any]) -> list[Any]:
         """``values``, which the compiler must have in registers at this place: what they are made of is computed before

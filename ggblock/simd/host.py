@@ -33,12 +33,17 @@ PLACE_MACHINES = ("avx512", "avxvnni", "avx2")
 #: Machines that multiply signed codes of full range faster by activations of 16 bits: ``kernels.wide``.
 WIDE_MACHINES = ("avx2",)
 
-#: Machines of CPUs that may add bytes beside multiplying them (``Host.adds_beside``): ``kernels.winograd``.
-PAIR_MACHINES = ("avx512vbmi",)
+#: Machines of CPUs that may be slow enough at multiplying bytes that fewer dot products pay, and these CPUs
+#: (``Host.pairs``): ``kernels.winograd``.
+PAIR_MACHINES, PAIR_CPUS = ("avx512vbmi",), ("znver4",)
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 _VBMI = ("avx512vbmi",)  # all but Cascade Lake and Cooper Lake
 _VNNI_256 = ("avx512f", "avx512vl", "avx512vnni")  # have AVX-VNNI's instruction in other bytes
+
+#: CPUs whose hardware does not prefetch what kernels read strictly forward, and how many bytes ahead these do it
+#: themselves (``Emit.asking``).
+AHEAD = {"znver5": 9216}
 
 #: Machines that first sum products of bytes in int16 (``machines.Machine.narrow``): ``kernels.narrow``.
 NARROW_MACHINES = ("avx2",)
@@ -53,9 +58,16 @@ class Host:
     machine: str
     #: Whether the CPU has the machine's dot product only in AVX-512's encoding.
     stands_in: bool = False
-    #: Whether additions of bytes have pipes beside those that multiply them, on a machine of ``PAIR_MACHINES``: AMD's
-    #: Zen 4 and later.
-    adds_beside: bool = False
+
+    @property
+    def pairs(self) -> bool:
+        """Whether many tokens are multiplied with fewer dot products."""
+        return self.machine in PAIR_MACHINES and self.cpu in PAIR_CPUS
+
+    @property
+    def ahead(self) -> int:
+        """Bytes ahead of which kernels prefetch weights; 0 where the hardware does it best."""
+        return AHEAD.get(self.cpu, 0)
 
 
 def _detect(arch: str, features: dict[str, bool]) -> str:
@@ -121,4 +133,4 @@ def host() -> Host:
     if stands_in:
         features["avxvnni"] = True
     said = ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
-    return Host(cpu, said, machine, stands_in, machine in PAIR_MACHINES and cpu.startswith("znver"))
+    return Host(cpu, said, machine, stands_in)

@@ -21,6 +21,7 @@ from .host import host
 from .machines import declare
 
 MACHINE = host().machine
+AHEAD = host().ahead
 SCALARS = {
     "i8": types.int8,
     "u8": types.uint8,

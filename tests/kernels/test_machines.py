@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ggblock.kernels import families
+from ggblock.kernels import block_products, families
 from ggblock.kernels.families import FAMILIES, mode_of_many
 from ggblock.simd import host, machines
 
@@ -18,7 +19,7 @@ from .foreign import tile_assembly, whole_kernels
 CODED = tuple(name for name in families.FAMILIES if isinstance(families.family(name), families.Family))
 FLOATS = tuple(name for name in families.FAMILIES if name not in CODED)
 FAST = ("2", "1+")
-ZEN = host.Host("znver4", "", "avx512vbmi", adds_beside=True)
+ZEN = host.Host("znver4", "", "avx512vbmi")
 DOT = {"neon": r"\bsdot\b", "avxvnni": r"\bvpdpbusd\b"}
 WORDS = r"\bvp(dpwssd|maddwd)\b"  # LLVM takes the one apart into the other and an addition where that waits less
 
@@ -95,12 +96,11 @@ def test_pairs_of_columns_take_fewer_dot_products(family: str, machine: str) -> 
 
 
 def test_pairs_are_multiplied_where_that_pays() -> None:
-    """On AMD's CPUs with all of AVX-512, by types whose codes leave room for those of activations; elsewhere and
+    """On Zen 4 with all of AVX-512, by types whose codes leave room for those of activations; elsewhere and
     otherwise codes are multiplied themselves."""
-    intel = replace(ZEN, cpu="icelake-server", adds_beside=False)
-    forced = replace(ZEN, machine="avx2", adds_beside=False)
+    others = [replace(ZEN, cpu="icelake-server"), replace(ZEN, cpu="znver5"), replace(ZEN, machine="avx2")]
     for name in FAMILIES:
-        assert mode_of_many(name, FAST, intel) == mode_of_many(name, FAST, forced) == "1+"
+        assert {mode_of_many(name, FAST, other) for other in others} == {"1+"}
         assert mode_of_many(name, ("2", "2"), ZEN) == "2"
     known = {"q4_0": 120, "q4_k+96": 120, "q5_k": 112, "mxfp4": 112, "q2_k": 105, "q6_k+16": 96, "nvfp4": 112}
     for name, levels in known.items():
@@ -109,6 +109,22 @@ def test_pairs_are_multiplied_where_that_pays() -> None:
         assert families.levels(families.family(name)) == (levels, second)
     for name in ("q3_k", "q8_0", "iq4_xs", "f16"):
         assert mode_of_many(name, FAST, ZEN) == "1+"
+
+
+@pytest.mark.parametrize("ahead", [0, 9216])
+@pytest.mark.parametrize("family, mode, arms", [("q6_k", "2", 1), ("q4_k", "2", 1), ("q2_k", "1+", 2)])
+def test_weights_are_prefetched_where_the_hardware_does_not(
+    family: str, mode: str, arms: int, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each line of a block once in each way to multiply it, among the dot products, not all before or after them."""
+    monkeypatch.setattr(block_products, "AHEAD", ahead)
+    text = tile_assembly(family, "avx512vbmi", 1, mode)
+    lines = -(-16 * families.family(family).n_bytes // 64)
+    found = re.findall(r"\b(prefetcht0|vpdpbusd)\b", text)
+    assert found.count("prefetcht0") == (arms * lines if ahead else 0)
+    turns = sum(a != b for a, b in itertools.pairwise(found))
+    assert turns >= lines // 2 if ahead else not turns
+    assert [host.Host(cpu, "", "avx512vbmi").ahead > 0 for cpu in ("znver4", "znver5", "sapphirerapids")] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("machine", DOT)
