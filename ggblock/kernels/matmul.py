@@ -18,7 +18,7 @@ token's loads of codes are fenced (``Emit.order``): left alone, the compiler loa
 order of its own. Q6_K on one core of Zen 4 whose memory gives 29 GB/s: 9 GB/s in the order of the block's bytes and 21
 with every line prefetched; in the order of the panel 14 without fences, 28 with them. Zen 5 is the exception
 (``simd.host.AHEAD``): of the 42 GB/s that one core reads Q4_K, Q5_K and Q6_K get 17, 15 and 17, others 34; with a line
-of what comes 9 KiB later prefetched at each fence all get 37 to 45.
+of what comes 10 KiB later prefetched at each fence all get 37 to 45.
 
 Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: words
 (n_tiles, K/32, META, T), which ``fields`` lists; floats: float32 (n_tiles, K, T). For one token T is 1 and meta lies

@@ -43,7 +43,7 @@ _VNNI_256 = ("avx512f", "avx512vl", "avx512vnni")  # have AVX-VNNI's instruction
 
 #: CPUs whose hardware does not prefetch what kernels read strictly forward, and how many bytes ahead these do it
 #: themselves (``Emit.asking``).
-AHEAD = {"znver5": 9216}
+AHEAD = {"znver5": 10240}
 
 #: Machines that first sum products of bytes in int16 (``machines.Machine.narrow``): ``kernels.narrow``.
 NARROW_MACHINES = ("avx2",)

@@ -111,7 +111,7 @@ def test_pairs_are_multiplied_where_that_pays() -> None:
         assert mode_of_many(name, FAST, ZEN) == "1+"
 
 
-@pytest.mark.parametrize("ahead", [0, 9216])
+@pytest.mark.parametrize("ahead", [0, 10240])
 @pytest.mark.parametrize("family, mode, arms", [("q6_k", "2", 1), ("q4_k", "2", 1), ("q2_k", "1+", 2)])
 def test_weights_are_prefetched_where_the_hardware_does_not(
     family: str, mode: str, arms: int, ahead: int, monkeypatch: pytest.MonkeyPatch

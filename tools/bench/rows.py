@@ -52,6 +52,8 @@ def main() -> None:
         )
         ids = np.arange(a.d + a.p) % 1000 + 10
         m.forward(ids, 0)
+        layer = m._last_layer  # what ``Model.forward`` runs for logits after the last token
+        passes = [(layer.step, 1, a.d)] if a.p == 1 else [(layer.until, a.p, a.d), (layer.alone, 1, a.d + a.p - 1)]
         spent: dict[str, list[float]] = defaultdict(list)
         whole = []
         for _ in range(a.r):
@@ -59,7 +61,7 @@ def main() -> None:
             m.forward(ids[a.d :], a.d)
             whole.append(time.perf_counter() - start)
             total: dict[str, float] = defaultdict(float)
-            for plan, n, at in ((m._plan, a.p, a.d), (m._head, 1, 0)):
+            for plan, n, at in passes:
                 plan.state[fields.N_TOKENS], plan.state[fields.POSITION] = n, at
                 for i in range(len(plan.rows)):
                     start = time.perf_counter()
