@@ -34,7 +34,7 @@ COUNTED = {"dp4a": r"\bdp4a\.", "prmt": r"\bprmt\.", "loads": r"\bld\.global", "
            "barriers": r"\bbar(rier)?\.sync", "local": r"\b(ld|st)\.local",
            "double": r"\b(add|mul|fma|div)\.\S*f64"}  # fmt: skip
 
-SMALL = ("q4_0", "q5_0", "q8_0", "iq4_nl", "mxfp4", "q1_0", "expanded16")
+SMALL = ("q4_0", "q5_0", "q8_0", "iq4_nl", "mxfp4", "q1_0", "expanded32")
 SELECTION = [
     *(f"product/{family}/2/1" for family in families.FAMILIES if family not in ("f32", "f16", "bf16")),
     *(f"product/{family}/f/1" for family in ("f32", "f16", "bf16", "q8_0")),

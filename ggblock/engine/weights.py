@@ -1,8 +1,8 @@
 """Tensors of a file as the engine's kernels read them: panels of 16 rows.
 
-A type that has no kernel of its own is taken apart once, when it is loaded: into signed bytes with a float32 scale for
-16 or 32 weights where its codes are such (the families ``expanded16`` and ``expanded32``, 10 and 9 bits a weight), else
-into float32. Nothing is rounded on the way, so the result is exactly what the type's decoder gives.
+IQ1, IQ2 and IQ3 are written anew when they are loaded (``kernels.levels``). A type that has no kernel of its own is
+taken apart: into signed bytes with a float32 scale for 32 weights where its codes are such (``expanded32``), else into
+float32. Nothing is rounded on the way, so the result is exactly what the type's decoder gives.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..blocks import BlockType
 from ..format import panels
 from ..format.reader import Tensor
-from ..kernels import families, fields
+from ..kernels import families, fields, levels
 from ..simd.host import host
 from .memory import Arena, address, aligned, buffer, floats
 from .store import kernels
@@ -130,9 +130,9 @@ class Weight:
         return self.second_bytes > 0
 
     @property
-    def is_in_threes(self) -> bool:
-        """Whether rows are written anew before they are packed (``kernels.tq1_0_threes``)."""
-        return self.family == "tq1_0_threes"
+    def rewriter(self) -> str:
+        """The kernel that writes rows anew before they are packed, or ""."""
+        return families.rewriter(self.plain)
 
     @property
     def plain(self) -> str:
@@ -142,7 +142,7 @@ class Weight:
     @property
     def units(self) -> tuple[tuple[int, int, int], ...]:
         """Units of the blocks that ``repack`` takes: (first byte, bytes, width) of each run."""
-        return families.FORM_UNITS.get(self.plain) or panels.UNITS[self.plain]
+        return families.units(self.plain)
 
     @property
     def plain_bytes(self) -> int:
@@ -161,9 +161,6 @@ class Weight:
         return address(self.data)
 
 
-# codes of these types are multiples of 1/8: they are kept eight times as large, their scales an eighth
-_EIGHTHS = frozenset({"iq1_s", "iq1_m"})
-
 _PIECE_BYTES = 8 << 20  # of packed weights that are made at a time
 _CHUNK_WEIGHTS = 1 << 20  # weights taken apart at a time: some tens of MB of temporaries
 
@@ -171,12 +168,10 @@ _CHUNK_WEIGHTS = 1 << 20  # weights taken apart at a time: some tens of MB of te
 def _family_of(block: BlockType) -> str:
     if block.name in families.FAMILIES:
         return block.name
-    if block.unpack is None or block.sub_block_size % 16:
+    if block.unpack is None or block.sub_block_size % 32:
         return "f32"
     sample = block.unpack(np.zeros((1, block.block_bytes), np.uint8))
-    if sample.mins is not None or (sample.codes.dtype != np.int8 and block.name not in _EIGHTHS):
-        return "f32"
-    return "expanded16" if block.sub_block_size % 32 else "expanded32"
+    return "f32" if sample.mins is not None or sample.codes.dtype != np.int8 else "expanded32"
 
 
 def describe(tensor: Tensor, in_parts: bool = False) -> Weight:
@@ -205,18 +200,14 @@ def sketch_of(w: Weight) -> Sketch | None:
     return Sketch(bits, w.n_panels, w.n_cols, centers)
 
 
-def _expanded(rows: npt.NDArray[np.uint8], block: BlockType, family: str) -> npt.NDArray[np.uint8]:
-    """Rows of blocks as rows of the blocks of ``expanded16`` or ``expanded32``: uint8 (n_rows, n_cols / 32 * bytes)."""
+def _expanded(rows: npt.NDArray[np.uint8], block: BlockType) -> npt.NDArray[np.uint8]:
+    """Rows of blocks as rows of the blocks of ``expanded32``: uint8 (n_rows, n_cols / 32 * 36)."""
     assert block.unpack is not None
     parts = block.unpack(rows.reshape(-1, block.block_bytes))
-    codes, scales = parts.codes, parts.scales
-    if block.name in _EIGHTHS:
-        codes, scales = (codes * 8).astype(np.int8), scales * np.float32(0.125)
-    n = 2 if family == "expanded16" else 1  # scales for 32 weights
-    scales = np.repeat(scales, block.sub_block_size * n // 32, axis=1)  # of larger sub-blocks: the same again
-    out = np.empty((codes.size // 32, 4 * n + 32), np.uint8)
-    out[:, : 4 * n] = np.ascontiguousarray(scales, "<f4").view(np.uint8).reshape(-1, 4 * n)
-    out[:, 4 * n :] = codes.view(np.uint8).reshape(-1, 32)
+    scales = np.repeat(parts.scales, block.sub_block_size // 32, axis=1)  # of larger sub-blocks: the same again
+    out = np.empty((parts.codes.size // 32, 36), np.uint8)
+    out[:, :4] = np.ascontiguousarray(scales, "<f4").view(np.uint8).reshape(-1, 4)
+    out[:, 4:] = parts.codes.view(np.uint8).reshape(-1, 32)
     return out.reshape(len(rows), -1)
 
 
@@ -236,14 +227,15 @@ def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDAr
         if w.family == "f32":
             yield first, w.tensor.rows(first, last).view(np.uint8)
         else:
-            yield first, _expanded(w.tensor.raw_rows(first, last), block, w.family)
+            yield first, _expanded(w.tensor.raw_rows(first, last), block)
 
 
 def packing_kernels(weights: list[Weight]) -> list[str]:
     """The kernels that ``pack`` takes."""
-    special = {"split": any(w.is_parted for w in weights), "threes": any(w.is_in_threes for w in weights)}
+    special = ["split"] if any(w.is_parted for w in weights) else []
+    rewriters = dict.fromkeys(w.rewriter for w in weights if w.rewriter)
     sketched = dict.fromkeys(f"sketch/{w.family}/{w.sketch.bits}" for w in weights if w.sketch)
-    return ["repack", *(name for name, is_needed in special.items() if is_needed), *sketched]
+    return ["repack", *special, *rewriters, *sketched]
 
 
 def _run(team: Team, kernel: str, *operands: int) -> None:
@@ -277,12 +269,21 @@ def _split(w: Weight, first: int, rows: npt.NDArray[np.uint8], whole: npt.NDArra
     _run(team, "split", address(whole), n_blocks, to, second)
 
 
-def _in_threes(
+def rewritten(
     w: Weight, rows: npt.NDArray[np.uint8], room: npt.NDArray[np.uint8], team: Team
 ) -> npt.NDArray[np.uint8]:
-    """Rows of TQ1_0 as rows of ``kernels.tq1_0_threes``, in ``room``."""
-    _run(team, "threes", address(rows), len(rows) * w.n_blocks, address(room))
-    return room[: len(rows) * w.n_blocks * w.plain_bytes].reshape(len(rows), -1)
+    """``rows`` as ``repack`` takes them: as they are or, where they are written anew, in ``room``, which has
+    ``room_bytes`` for as many."""
+    if not w.rewriter:
+        return rows
+    tables = levels.tables(w.plain) if w.plain in families.LEVELS else np.empty(0, np.uint8)
+    _run(team, w.rewriter, address(rows), len(rows) * w.n_blocks, address(room), address(tables))
+    return room[: room_bytes(w, len(rows))].reshape(len(rows), -1)
+
+
+def room_bytes(w: Weight, n_rows: int) -> int:
+    """Bytes of ``n_rows`` rows that are written anew; 0 where they are packed as they are."""
+    return n_rows * w.n_blocks * w.plain_bytes if w.rewriter else 0
 
 
 def _sketch(w: Weight, sketch: Sketch, team: Team) -> None:
@@ -307,13 +308,12 @@ def pack(weights: list[Weight], team: Team) -> None:
         w.data = arena.take(w.n_bytes)
         step = min(w.n_panels, max(1, _PIECE_BYTES // w.panel_bytes)) * panels.ROWS
         whole = buffer(step * w.n_blocks * w.plain_bytes if w.is_parted else 0)
-        room = buffer(step * w.n_blocks * w.plain_bytes if w.is_in_threes else 0)
+        room = buffer(room_bytes(w, step))
         for first, rows in pieces(w, step):
             if w.is_parted:
                 _split(w, first // panels.ROWS, rows, whole, team)
             else:
-                if w.is_in_threes:
-                    rows = _in_threes(w, rows, room, team)
+                rows = rewritten(w, rows, room, team)
                 for of_slice in w.slices:
                     before = w.n_panels * of_slice[0] + first // panels.ROWS * of_slice[1]  # blocks of panels
                     to = address(w.data) + before * panels.ROWS * w.plain_bytes

@@ -65,7 +65,7 @@ TABLE: dict[str, Runs] = {
     "tq1_0": ((52, 2, 2), (0, 52, 4)), "tq2_0": ((64, 2, 2), (0, 64, 4)),
     "q1_0": _in_order((2, 2), (16, 4)), "q2_0": _in_order((2, 2), (16, 1)),
     # no types of files: what the engine makes of types without a kernel of their own (kernels/expanded32.py)
-    "expanded32": _in_order((4, 4), (32, 4)), "expanded16": _in_order((8, 4), (32, 4)),
+    "expanded32": _in_order((4, 4), (32, 4)),
 }
 
 #: The same without turns.

@@ -1,24 +1,20 @@
-"""What types without a kernel of their own become when they are loaded: ``scale * code``, a signed byte a weight and a
-float32 scale for 32 weights. Made by ``engine.weights``; it is no type of any file."""
+"""What other types without a kernel of their own become when they are loaded: ``scale * code``, a signed byte a weight
+and a float32 scale for 32 weights. Made by ``engine.weights``; it is no type of any file."""
 from .families import Family
 
 
 class Expanded(Family):
     signed = True
-
-    def __init__(self, sub):
-        self.sub = sub
-        self.n_scales = 32 // sub
-        self.n_bytes = 4 * self.n_scales + 32
+    n_bytes = 36
 
     def prepare(self, e, p):
         return None
 
     def parts(self, e, p, shared, s):
-        return e.load(p, 64 * s, "f32x16"), None
+        return e.load(p, 0, "f32x16"), None
 
     def codes(self, e, p, s, k):
-        return e.load(p, 16 * 4 * self.n_scales + 16 * self.sub * s + 64 * k, "i8x64")
+        return e.load(p, 16 * 4 + 64 * k, "i8x64")
 
 
-FAMILY = Expanded(32)
+FAMILY = Expanded()

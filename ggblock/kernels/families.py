@@ -18,7 +18,11 @@ from . import fields
 from .shapes import UNIT_CODES
 
 FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
-            "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "expanded16", "expanded32")
+            "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "iq3_s", "iq3_xxs", "iq2_s",
+            "iq2_xs", "iq2_xxs", "iq1_s", "iq1_m", "expanded32")
+
+#: Types whose rows are written anew before they are packed (``levels``): a number for each weight.
+LEVELS = ("iq3_s", "iq3_xxs", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_s", "iq1_m")
 
 #: Families that the engine makes of a block type: its bits in two regions (``sieve``).
 PARTED = {"q8_0": "q8_0_parted"}
@@ -266,7 +270,23 @@ def family(name: str) -> Any:
     base, _ = split(name)
     if base not in FAMILIES and base not in PARTED.values() and base not in FORM_UNITS:
         raise KeyError(name)
+    if base in LEVELS:
+        return importlib.import_module(f"{__package__}.levels").FAMILIES[base]
     return importlib.import_module(f"{__package__}.{base}").FAMILY
+
+
+def units(name: str) -> tuple[tuple[int, int, int], ...]:
+    """Units of the blocks of family ``name``, rows of which are packed: (first byte, bytes, width) of each run."""
+    if name in LEVELS:
+        runs: tuple[tuple[int, int, int], ...] = family(name).units
+        return runs
+    return FORM_UNITS.get(name) or panels.UNITS[name]
+
+
+def rewriter(name: str) -> str:
+    """The kernel that makes rows of blocks of family ``name`` of those of a file; "" where these are packed as they
+    are."""
+    return f"levels/{name}" if name in LEVELS else "threes" if name == "tq1_0_threes" else ""
 
 
 def form_of(name: str, modes: tuple[str, str], machine: str) -> str:

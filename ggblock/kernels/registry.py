@@ -24,6 +24,7 @@ TABLE = {
     "rough": ("sketch", "make_rough"),
     "largest": ("sketch", "make_largest"),
     "threes": ("rewrite_threes", "make_threes"),
+    "levels": ("rewrite_levels", "make_levels"),
     "rope": ("rope", "make_rope"),
     "attention": ("attention", "make_attention"),
     "combine": ("attention", "make_combine"),

@@ -41,13 +41,14 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
     "sieve": (["upper", "rest", "matmul/q8_0_parted/0/2"], ["split", "embed/q8_0_parted"]),
     "sketch": (
         ["rough/4", "rough/5", "largest/q6_k/2", "largest/q8_0/2"],
-        ["largest/f16/f", *(f"sketch/{name}" for name in ("q6_k/4", "q8_0/5", "f16/5", "expanded16/5"))],
+        ["largest/f16/f", *(f"sketch/{name}" for name in ("q6_k/4", "q8_0/5", "f16/5", "iq4_nl/4"))],
     ),
     "rest": (
         [],
         [f"quantize/{name}" for name in quantizers.MODULES]
         + [f"{kind}/{name}" for kind in ("scan", "widen") for name in ("f16", "bf16")]
         + [f"embed/{name}" for name in (*FLOATS, "q4_0", "q6_k", "iq4_nl", "q4_k+96")]
+        + [f"levels/{name}" for name in families.LEVELS]
         + ["scan/f32", "repack", "threes", "team", "post"],
     ),
 }

@@ -89,7 +89,7 @@ def test_pairs_of_columns_take_fewer_dot_products(family: str, machine: str) -> 
     token, or five and six where 32 columns have one scale."""
     tokens = machines.MACHINES[machine].tile_tokens
     text = tile_assembly(family, machine, tokens, "1p")
-    dots, sums = (6, 4) if family in ("q6_k", "nvfp4") else (5, 6)
+    dots, sums = (6, 4) if families.paired_form(families.family(family)).sub == 16 else (5, 6)
     assert len(re.findall(r"\bvpdpbusd\b", text)) == (dots + dots + 1) * tokens
     assert len(re.findall(r"\bvpaddb\b", text)) == 2 * sums * tokens
     assert not re.search(r"^\s+(call|callq)\s", text, re.MULTILINE)
@@ -103,11 +103,12 @@ def test_pairs_are_multiplied_where_that_pays() -> None:
         assert {mode_of_many(name, FAST, other) for other in others} == {"1+"}
         assert mode_of_many(name, ("2", "2"), ZEN) == "2"
     known = {"q4_0": 120, "q4_k+96": 120, "q5_k": 112, "mxfp4": 112, "q2_k": 105, "q6_k+16": 96, "nvfp4": 112}
+    known["iq3_s"] = 112
     for name, levels in known.items():
         assert mode_of_many(name, FAST, ZEN) == "1p"
         second = 127 if name in ("q6_k+16", "nvfp4") else levels
         assert families.levels(families.family(name)) == (levels, second)
-    for name in ("q3_k", "q8_0", "iq4_xs", "f16"):
+    for name in ("q3_k", "q8_0", "iq4_xs", "iq3_xxs", "iq2_s", "f16"):
         assert mode_of_many(name, FAST, ZEN) == "1+"
 
 

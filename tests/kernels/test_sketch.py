@@ -18,7 +18,7 @@ from .harness import EPS, MACHINE, Product, exact_activations, matrix, random_ro
 from .test_activations import stored
 
 #: One for each way in which weights are found: bytes, sub-blocks of 16, halves, floats, taken apart when loaded.
-TYPES = ("q8_0", "q6_k", "f16", "f32", "iq2_xs")
+TYPES = ("q8_0", "q6_k", "f16", "f32", "q8_k")
 
 
 def sketched(w: Weight) -> tuple[Weight, Sketch]:

@@ -35,6 +35,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 from ggblock.simd.host import MACHINES  # noqa: E402
 
 TYPES = "q2_k q3_k q4_k q5_k q6_k q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl iq4_xs tq1_0 tq2_0 q1_0 q2_0 mxfp4 f16 bf16".split()
+TYPES += "iq3_s iq3_xxs iq2_s iq2_xs iq2_xxs iq1_s iq1_m".split()  # of these the bytes that they are packed in count
 LAYER = ((2048, 2048), (8192, 2048), (2048, 8192))  # rows, columns
 LAYER_WEIGHTS = sum(rows * cols for rows, cols in LAYER)
 BATCH = 512
@@ -145,7 +146,7 @@ def modes_of(activations: str) -> tuple[str, str]:
 
 def kernel_names(type_name: str, activations: str) -> list[str]:
     """What measuring a type will need."""
-    from ggblock.kernels.families import form_of, mode_of_many, mode_of_one
+    from ggblock.kernels.families import form_of, mode_of_many, mode_of_one, rewriter
     from ggblock.kernels.families import modes_of as modes_of_family
     from ggblock.kernels.fields import TABLED
     from ggblock.simd.host import host
@@ -155,7 +156,7 @@ def kernel_names(type_name: str, activations: str) -> list[str]:
     way = mode_of_one(family, (one, many), host().machine)
     tables = [TABLED[way][0]] if way in TABLED else []
     inputs = [f"copy/{one}/{many}", f"gate/silu/{one}/{many}", *tables]
-    packing = ["repack", "threes"] if family == "tq1_0_threes" else ["repack"]
+    packing = ["repack", *filter(None, [rewriter(family)])]
     return [*inputs, f"matmul/{family}/{way}/{mode_of_many(family, (one, many), host())}", *packing, "team", "post"]
 
 

@@ -53,7 +53,7 @@ class Part:
     def __init__(self, family: str, is_tail: bool) -> None:
         base, m = families.split(family)
         self.family = families.tail(family) if is_tail else families.family(family)
-        self.units = panels.units(tails.tail(by_name(base), m)) if is_tail else panels.UNITS[base]
+        self.units = panels.units(tails.tail(by_name(base), m)) if is_tail else families.units(base)
         self.n_bytes = ROWS * sum(n for _, n, _ in self.units)
         self.block = int(self.family.block)
 
