@@ -276,7 +276,7 @@ def rewritten(
     ``room_bytes`` for as many."""
     if not w.rewriter:
         return rows
-    tables = levels.tables(w.plain) if w.plain in families.LEVELS else np.empty(0, np.uint8)
+    tables = levels.tables(families.family(w.plain)) if w.plain in families.LEVELS else np.empty(0, np.uint8)
     _run(team, w.rewriter, address(rows), len(rows) * w.n_blocks, address(room), address(tables))
     return room[: room_bytes(w, len(rows))].reshape(len(rows), -1)
 

@@ -270,8 +270,6 @@ def family(name: str) -> Any:
     base, _ = split(name)
     if base not in FAMILIES and base not in PARTED.values() and base not in FORM_UNITS:
         raise KeyError(name)
-    if base in LEVELS:
-        return importlib.import_module(f"{__package__}.levels").FAMILIES[base]
     return importlib.import_module(f"{__package__}.{base}").FAMILY
 
 

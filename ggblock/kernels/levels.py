@@ -6,8 +6,9 @@ writes their rows anew when a file is loaded (``rewrite_levels``), and nothing i
 - its half; then for each sub-block four bits ``n``, two in a byte, the first below: its scale is ``2 n + 1`` times the
   half times the type's ``factor``;
 - the numbers of 32 columns after those of the 32 before. Of column ``4 k + i`` of them, ``k`` from 0 to 7: four bits
-  are byte ``4 (k % 4) + i``, from bit ``4 (k // 4)`` on. Of three bits the lower two are byte ``4 (k % 2) + i``, from
-  bit ``2 (k // 2)`` on, and the third is bit ``k // 2 + 4 (k % 2)`` of byte ``8 + i``.
+  are byte ``4 (k % 4) + i``, from bit ``4 (k // 4)`` on. Three bits are byte ``4 (k // 2) + i``, from bit
+  ``3 (k % 2)`` on; but of ``k`` = 6 and 7 the lower two are bits 6 and 7 of bytes ``i`` and ``8 + i``, and the third is
+  bit 6 or 7 of byte ``4 + i``.
 
 That is 4.2 bits a weight for IQ3, 3.2 or 3.3 for the others; as signed bytes with a scale, as it was before, 9 or 10.
 Levels of IQ1 and IQ3_S are raised by ``zero`` to be unsigned bytes below 32, which every machine multiplies fastest;
@@ -24,12 +25,21 @@ import numpy.typing as npt
 from ..blocks import codebooks
 from .families import Family
 
+SIGNS = 256     # entries of the first of ``tables``
+
 
 class Levels(Family):
+    """``levels`` by number; ``book`` has the patterns of their first half. What makes numbers of eight weights ones of
+    the second half: a sign bit for each; ``parity``: seven, of which the eighth follows; ``by_eight``: one for all."""
+
     block = 256
     max_scale = 31
 
-    def __init__(self, levels: Sequence[int], zero: int, sub: int, factor: float) -> None:
+    def __init__(
+        self, book: codebooks.Codebook, levels: Sequence[int], zero: int, sub: int, factor: float,
+        parity: bool = False, by_eight: bool = False,
+    ) -> None:  # fmt: skip
+        self.book, self.parity, self.by_eight = book, parity, by_eight
         self.bits = len(levels).bit_length() - 1
         self.table = [level + zero for level in levels] * (16 // len(levels))
         self.raised = [(level + 256) % 256 - 128 for level in self.table]   # 128 more, in the same bits
@@ -52,7 +62,7 @@ class Levels(Family):
         return e.b.add(e.shl(n, 1), e.const("i32x16", 1)), None
 
     def line(self, s, k):
-        return s * self.sub // 32, (k + s * self.sub % 32 // 4) % (1 << self.bits - 2)
+        return s * self.sub // 32, k % 4 if self.bits == 4 else 0
 
     def codes(self, e, p, s, k):
         return e.lookup16(self.table, self.number(e, p, s, k))
@@ -65,10 +75,10 @@ class Levels(Family):
         at = 16 * (self.first + 4 * self.bits * (s * self.sub // 32))
         if self.bits == 4:
             return e.bytes_lshr(e.load(p, at + 64 * (k % 4), "i8x64"), 4 * (k // 4), 15)
-        low = e.bytes_lshr(e.load(p, at + 64 * (k % 2), "i8x64"), 2 * (k // 2), 3)
-        third, bit = e.load(p, at + 128, "i8x64"), k // 2 + 4 * (k % 2)
-        third = e.bytes_lshr(third, bit - 2, 4) if bit >= 2 else e.and_(e.bytes_shl(third, 2 - bit), 4)
-        return e.b.or_(low, third)
+        if k < 6:
+            return e.bytes_lshr(e.load(p, at + 64 * (k // 2), "i8x64"), 3 * (k % 2), 7)
+        low = e.bytes_lshr(e.load(p, at + 128 * (k - 6), "i8x64"), 6, 3)
+        return e.b.or_(low, e.bytes_lshr(e.load(p, at + 64, "i8x64"), k - 2, 4))
 
 
 def signed(magnitudes: Sequence[int]) -> list[int]:
@@ -76,38 +86,19 @@ def signed(magnitudes: Sequence[int]) -> list[int]:
     return [*magnitudes, *(-m for m in magnitudes)]
 
 
-_OF_IQ2 = signed((*codebooks.IQ2_XXS.values, 0))
-_OF_IQ1 = [8 * digit + shift for shift in (1, -1) for digit in (*codebooks.IQ1.values, 0)]  # in eighths
-
-#: By block type. IQ3_S has all odd numbers from -15 to 15.
-FAMILIES = {
-    "iq3_s": Levels(signed(codebooks.IQ3_S.values), 16, 32, 1.0),
-    "iq3_xxs": Levels(signed(codebooks.IQ3_XXS.values), 0, 32, 0.25),
-    "iq2_s": Levels(_OF_IQ2, 0, 16, 0.125),
-    "iq2_xs": Levels(_OF_IQ2, 0, 16, 0.125),
-    "iq2_xxs": Levels(_OF_IQ2, 0, 32, 0.125),
-    "iq1_s": Levels(_OF_IQ1, 16, 32, 0.125),
-    "iq1_m": Levels(_OF_IQ1, 16, 16, 0.125),
-}
-
-SIGNS = 256     # entries of the first of ``tables``
-
-_CODEBOOKS = {
-    "iq3_s": codebooks.IQ3_S, "iq3_xxs": codebooks.IQ3_XXS, "iq2_s": codebooks.IQ2_S, "iq2_xs": codebooks.IQ2_XS,
-    "iq2_xxs": codebooks.IQ2_XXS, "iq1_s": codebooks.IQ1, "iq1_m": codebooks.IQ1,
-}
+def shifted(digits: Sequence[int]) -> list[int]:
+    """Levels by number, in eighths: three digits an eighth higher, then an eighth lower."""
+    return [8 * digit + shift for shift in (1, -1) for digit in (*digits, 0)]
 
 
-def tables(name: str) -> npt.NDArray[np.uint8]:
+def tables(fam: Levels) -> npt.NDArray[np.uint8]:
     """What ``rewrite_levels`` reads of a type, one after the other: for ``SIGNS`` bytes of signs eight bytes each, what
     they add to the numbers of eight weights; for each pattern the numbers of its four or eight weights."""
-    book, negative = _CODEBOOKS[name], 1 << FAMILIES[name].bits - 1
     bits = np.arange(SIGNS, dtype=np.uint8)
-    if name in ("iq1_s", "iq1_m"):  # one bit for eight weights
+    if fam.by_eight:
         added = np.repeat(bits[:, None] & np.uint8(1), 8, axis=1)
     else:
-        if name in ("iq3_xxs", "iq2_xxs", "iq2_xs"):  # seven bits for eight weights
-            bits = codebooks.parity_signs(bits & np.uint8(127))
+        bits = codebooks.parity_signs(bits & np.uint8(127)) if fam.parity else bits
         added = np.unpackbits(bits[:, None], axis=1, bitorder="little")
-    numbers = np.searchsorted(np.array(book.values), book.grid).astype(np.uint8)
-    return np.concatenate([(added * np.uint8(negative)).reshape(-1), numbers.reshape(-1)])
+    numbers = np.searchsorted(np.array(fam.book.values), fam.book.grid).astype(np.uint8)
+    return np.concatenate([(added * np.uint8(1 << fam.bits - 1)).reshape(-1), numbers.reshape(-1)])

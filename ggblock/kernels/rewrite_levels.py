@@ -15,10 +15,11 @@ from ..blocks import by_name
 from ..simd.emit import Emit, llvm_type
 from ..simd.vec import MACHINE
 from .args import arg
-from .levels import FAMILIES, SIGNS
+from .families import family
+from .levels import SIGNS
 
 EIGHTS = 32     # of columns in a block
-THREES, ONES = 0x0303030303030303, 0x0101010101010101
+LOW, THIRD = 0x0303030303030303, 0x0404040404040404    # bits of numbers of three
 
 
 class Source:
@@ -97,7 +98,7 @@ def rewrite(typingctx, name, source, out, n, tables):
     """``n`` blocks of a type from ``source`` as rows of the blocks of ``levels`` to ``out``."""
 
     of = name.literal_value
-    family, size = FAMILIES[of], by_name(of).block_bytes
+    fam, size = family(of), by_name(of).block_bytes
 
     def codegen(c, builder, s, a):
         e = Emit(builder, MACHINE)
@@ -106,12 +107,12 @@ def rewrite(typingctx, name, source, out, n, tables):
             p, to = carried
             given = Source(e, p, of)
             e.store(to, 0, given.half())
-            for byte in range(family.first - 2):
+            for byte in range(fam.first - 2):
                 e.store(to, 2 + byte, _byte(e, given.joined(given.scale(2 * byte), given.scale(2 * byte + 1), 4)))
             for first in range(0, EIGHTS, 4):
                 eights = [_numbers(e, a[4], *given.eight(j)) for j in range(first, first + 4)]
-                _write(e, family.bits, eights, e.at(to, family.first + first * family.bits))
-            return [e.at(p, size), e.at(to, family.n_bytes)]
+                _write(e, fam.bits, eights, e.at(to, fam.first + first * fam.bits))
+            return [e.at(p, size), e.at(to, fam.n_bytes)]
 
         e.loop(e.i64(0), a[3], 1, a[1:3], block)
         return c.get_dummy_value()
@@ -148,15 +149,19 @@ def _write(e: Emit, bits: int, eights: list[Any], to: Any) -> None:
         e.store(to, 0, together([eights[0], eights[2]], 4))
         e.store(to, 8, together([eights[1], eights[3]], 4))
         return
-    e.store(to, 0, together([b.and_(v, e.i64(THREES)) for v in eights], 2))
-    thirds = together([b.and_(b.lshr(v, e.i64(2)), e.i64(ONES)) for v in eights], 1)
-    e.store(to, 8, b.trunc(b.or_(thirds, b.lshr(thirds, e.i64(28))), llvm_type("i32")))
+    last = eights[3]
+    low, third = b.shl(b.and_(last, e.i64(LOW)), e.i64(6)), b.shl(b.and_(last, e.i64(THIRD)), e.i64(4))
+    third = b.or_(third, b.lshr(third, e.i64(31)))
+    rest = [low, third, b.lshr(low, e.i64(32))]  # in their lower half
+    for i, (eight, bits_of_last) in enumerate(zip(eights, rest)):
+        both = b.or_(eight, b.lshr(eight, e.i64(29)))
+        e.store(to, 4 * i, b.trunc(b.or_(both, bits_of_last), llvm_type("i32")))
 
 
 def make_levels(name: str) -> Any:
     """Columns: blocks, how many, where they go as blocks of ``levels``, row by row, ``levels.tables``. Split by
     blocks."""
-    size, n_bytes = by_name(name).block_bytes, FAMILIES[name].n_bytes
+    size, n_bytes = by_name(name).block_bytes, int(family(name).n_bytes)
 
     def levels(op, thread, n_threads):
         first, end = arg(op, 1) * thread // n_threads, arg(op, 1) * (thread + 1) // n_threads

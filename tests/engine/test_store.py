@@ -107,6 +107,8 @@ def key(name: str) -> str:
 NAMES = (
     "matmul/q4_k/2/1",
     "matmul/iq4_xs/f/f",
+    "matmul/iq2_xxs/2/1",
+    "levels/iq3_s",
     "norm/2/1",
     "rope/norm/f16/norm",
     "attention/3/64/f16",
@@ -122,7 +124,7 @@ def imported_by(name: str) -> set[str]:
         "import sys; from ggblock.kernels import registry; registry.build(sys.argv[1])\n"
         "print(*[m for m in sys.modules if m.startswith(('ggblock.simd.', 'ggblock.kernels.'))])"
     )
-    if name.startswith("matmul"):  # its family is imported when Numba types the tile
+    if name.startswith(("matmul", "levels")):  # its family is imported when Numba types the tile
         code = f"from ggblock.kernels import families; families.family({name.split('/')[1]!r})\n" + code
     out = subprocess.run(
         [sys.executable, "-c", code, name], capture_output=True, text=True, cwd=ROOT, check=True

@@ -44,9 +44,10 @@ def naive_weights(block: np.ndarray, name: str) -> list[np.float32]:
         of = block[first + column // 32 * 4 * fam.bits :].tolist()
         if fam.bits == 4:
             number = of[4 * (k % 4) + i] >> 4 * (k // 4) & 15
+        elif k < 6:
+            number = of[4 * (k // 2) + i] >> 3 * (k % 2) & 7
         else:
-            third = of[8 + i] >> k // 2 + 4 * (k % 2) & 1
-            number = of[4 * (k % 2) + i] >> 2 * (k // 2) & 3 | third << 2
+            number = of[8 * (k - 6) + i] >> 6 | (of[4 + i] >> k & 1) << 2
         level = fam.table[number] - int(fam.zero)
         out.append(half * np.float32(fam.factor) * np.float32(2 * n + 1) * np.float32(level))
     return out
@@ -66,9 +67,8 @@ def test_every_weight_is_kept(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", LEVELS)
 def test_every_pattern_has_its_numbers(name: str) -> None:
     """A block holds at most 64 of up to 2,048 patterns."""
-    book = {"iq3_s": "IQ3_S", "iq3_xxs": "IQ3_XXS", "iq2_s": "IQ2_S", "iq2_xs": "IQ2_XS", "iq2_xxs": "IQ2_XXS"}
-    grid, fam = getattr(codebooks, book.get(name, "IQ1")).grid, family(name)
-    numbers = tables(name)[8 * 256 :].reshape(grid.shape)
+    grid, fam = getattr(codebooks, "IQ1" if name.startswith("iq1") else name.upper()).grid, family(name)
+    numbers = tables(fam)[8 * 256 :].reshape(grid.shape)
     levels = np.array(fam.table)[numbers] - int(fam.zero)
     if name in ("iq1_s", "iq1_m"):  # in eighths, shifted up by one of them
         grid = 8 * grid.astype(np.int64) + 1
