@@ -211,15 +211,18 @@ def _expanded(rows: npt.NDArray[np.uint8], block: BlockType) -> npt.NDArray[np.u
     return out.reshape(len(rows), -1)
 
 
-def pieces(w: Weight, n_rows: int | None = None) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+def pieces(w: Weight, n_rows: int, team: Team) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """(first row, rows as bytes) of what ``repack`` takes; first rows are multiples of a panel's.
 
-    At most ``n_rows`` rows (whole panels) at a time where the type has a family of its own.
+    At most ``n_rows`` rows (whole panels) at a time where the type has a family of its own. Those that are written
+    anew, by ``team``, last until the next.
     """
     block = w.tensor.type
     if w.plain == block.name or w.plain in families.FORM_UNITS:
-        for first in range(0, w.n_rows, n_rows or max(1, w.n_rows)):
-            yield first, w.tensor.raw_rows(first, min(w.n_rows, first + (n_rows or w.n_rows)))
+        room = buffer(n_rows * w.n_blocks * w.plain_bytes if w.rewriter else 0)
+        for first in range(0, w.n_rows, max(1, n_rows)):
+            rows = w.tensor.raw_rows(first, min(w.n_rows, first + n_rows))
+            yield first, _rewritten(w, rows, room, team) if w.rewriter else rows
         return
     step = max(1, _CHUNK_WEIGHTS // max(1, w.n_cols) // panels.ROWS) * panels.ROWS
     for first in range(0, w.n_rows, step):
@@ -246,6 +249,16 @@ def _run(team: Team, kernel: str, *operands: int) -> None:
     team.run(address(row), 1)
 
 
+def _rewritten(
+    w: Weight, rows: npt.NDArray[np.uint8], room: npt.NDArray[np.uint8], team: Team
+) -> npt.NDArray[np.uint8]:
+    """``rows`` of a file as ``w.rewriter`` writes them anew, in ``room``."""
+    n_blocks = len(rows) * w.n_blocks
+    tables = [address(levels.tables(families.family(w.plain)))] if w.plain in families.LEVELS else []
+    _run(team, w.rewriter, address(rows), n_blocks, address(room), *tables)
+    return room[: n_blocks * w.plain_bytes].reshape(len(rows), -1)
+
+
 def repack(
     w: Weight, rows: npt.NDArray[np.uint8], to: int, team: Team, only: tuple[int, int] | None = None
 ) -> None:  # fmt: skip
@@ -267,23 +280,6 @@ def _split(w: Weight, first: int, rows: npt.NDArray[np.uint8], whole: npt.NDArra
     to = address(w.data) + first * w.panel_bytes
     second = address(w.data) + w.n_panels * w.panel_bytes + first * w.second_bytes
     _run(team, "split", address(whole), n_blocks, to, second)
-
-
-def rewritten(
-    w: Weight, rows: npt.NDArray[np.uint8], room: npt.NDArray[np.uint8], team: Team
-) -> npt.NDArray[np.uint8]:
-    """``rows`` as ``repack`` takes them: as they are or, where they are written anew, in ``room``, which has
-    ``room_bytes`` for as many."""
-    if not w.rewriter:
-        return rows
-    tables = levels.tables(families.family(w.plain)) if w.plain in families.LEVELS else np.empty(0, np.uint8)
-    _run(team, w.rewriter, address(rows), len(rows) * w.n_blocks, address(room), address(tables))
-    return room[: room_bytes(w, len(rows))].reshape(len(rows), -1)
-
-
-def room_bytes(w: Weight, n_rows: int) -> int:
-    """Bytes of ``n_rows`` rows that are written anew; 0 where they are packed as they are."""
-    return n_rows * w.n_blocks * w.plain_bytes if w.rewriter else 0
 
 
 def _sketch(w: Weight, sketch: Sketch, team: Team) -> None:
@@ -308,12 +304,10 @@ def pack(weights: list[Weight], team: Team) -> None:
         w.data = arena.take(w.n_bytes)
         step = min(w.n_panels, max(1, _PIECE_BYTES // w.panel_bytes)) * panels.ROWS
         whole = buffer(step * w.n_blocks * w.plain_bytes if w.is_parted else 0)
-        room = buffer(room_bytes(w, step))
-        for first, rows in pieces(w, step):
+        for first, rows in pieces(w, step, team):
             if w.is_parted:
                 _split(w, first // panels.ROWS, rows, whole, team)
             else:
-                rows = rewritten(w, rows, room, team)
                 for of_slice in w.slices:
                     before = w.n_panels * of_slice[0] + first // panels.ROWS * of_slice[1]  # blocks of panels
                     to = address(w.data) + before * panels.ROWS * w.plain_bytes

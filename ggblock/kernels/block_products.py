@@ -6,6 +6,7 @@ are multiplied is in ``unpacked``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from typing import Any
@@ -388,23 +389,21 @@ def block(
     """One panel block of a quantized family against one token; returns the new sum. ``table``: of its columns, where
     they have one."""
 
+    read = () if isinstance(p, tuple) else (p, 16 * fam.n_bytes, AHEAD)  # of few panels are both parts read
+
     def asking(one: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        parted = isinstance(p, tuple)  # of few panels are both parts read
-        with e.asking(0 if parted else p, 0 if parted else 16 * fam.n_bytes, AHEAD):
+        with e.asking(*read) if read else contextlib.nullcontext():
             return one(e, fam, p, *args, **named)
 
     if mode not in MIXED:
         terms, wide = (q, q2)[: int(mode[0])], table if mode == "2w" else None
         return asking(_block_one, terms, meta, total, wide=wide)
     by_tables = {"1t": sign_tables.block, "1d": digit_tables.block}.get(mode) if table is not None else None
+    sums = table if mode == "1s" else None
     (total,) = e.choose(
         _loud(e, fam, meta, table, PEAKS.get(mode), limit),
         lambda: [asking(_block_one, (q, q2), meta, total)],
-        lambda: [
-            asking(by_tables, table, total)
-            if by_tables
-            else asking(_block_first, q, meta, table if mode == "1s" else None, total)
-        ],
+        lambda: [asking(by_tables, table, total) if by_tables else asking(_block_first, q, meta, sums, total)],
     )
     return total
 

@@ -17,12 +17,11 @@ from ..simd.host import NARROW_MACHINES, PLACE_MACHINES, TABLE_MACHINES, WIDE_MA
 from . import fields
 from .shapes import UNIT_CODES
 
-FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
-            "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", "iq3_s", "iq3_xxs", "iq2_s",
-            "iq2_xs", "iq2_xxs", "iq1_s", "iq1_m", "expanded32")
-
 #: Types whose rows are written anew before they are packed (``levels``): a number for each weight.
 LEVELS = ("iq3_s", "iq3_xxs", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_s", "iq1_m")
+
+FAMILIES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
+            "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q1_0", "q2_0", *LEVELS, "expanded32")
 
 #: Families that the engine makes of a block type: its bits in two regions (``sieve``).
 PARTED = {"q8_0": "q8_0_parted"}

@@ -1,5 +1,5 @@
 """IQ2_S: ``d * (1 + 2 n) / 8 * level`` with magnitudes of 8, 25 and 43; see ``levels``."""
 from ..blocks.codebooks import IQ2_S
-from .levels import Levels, signed
+from .levels import Patterns, signed
 
-FAMILY = Levels(IQ2_S, signed((*IQ2_S.values, 0)), zero=0, sub=16, factor=0.125)
+FAMILY = Patterns(IQ2_S, signed((*IQ2_S.values, 0)), zero=0, sub=16, factor=0.125)

@@ -3,21 +3,24 @@ from ..blocks.codebooks import IQ4_LEVELS
 from .families import Family
 from .q4_0 import nibbles
 
-LEVELS = tuple(int(level) for level in IQ4_LEVELS)
-#: 128 more, as the signed bytes of the same bits.
-RAISED = tuple((level + 256) % 256 - 128 for level in LEVELS)
+
+def raised(levels):
+    """128 more, as the signed bytes of the same bits."""
+    return tuple((level + 256) % 256 - 128 for level in levels)
 
 
 class Levels:
     """Codes that are levels: a family has their numbers, from 0 to 15, as ``index``."""
 
     signed = True
+    levels = tuple(int(level) for level in IQ4_LEVELS)
+    raised = raised(levels)
 
     def codes(self, e, p, s, k):
-        return e.lookup16(LEVELS, self.index(e, p, s, k))
+        return e.lookup16(self.levels, self.index(e, p, s, k))
 
     def raised_codes(self, e, p, s, k):
-        return e.lookup16(RAISED, self.index(e, p, s, k))
+        return e.lookup16(self.raised, self.index(e, p, s, k))
 
 
 class IQ4_NL(Levels, Family):

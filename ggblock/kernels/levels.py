@@ -18,17 +18,19 @@ and sums too few products in int16 (``narrow``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from ..blocks import codebooks
 from .families import Family
+from .iq4_nl import Levels, raised
 
 SIGNS = 256     # entries of the first of ``tables``
 
 
-class Levels(Family):
+class Patterns(Levels, Family):
     """``levels`` by number; ``book`` has the patterns of their first half. What makes numbers of eight weights ones of
     the second half: a sign bit for each; ``parity``: seven, of which the eighth follows; ``by_eight``: one for all."""
 
@@ -41,9 +43,9 @@ class Levels(Family):
     ) -> None:  # fmt: skip
         self.book, self.parity, self.by_eight = book, parity, by_eight
         self.bits = len(levels).bit_length() - 1
-        self.table = [level + zero for level in levels] * (16 // len(levels))
-        self.raised = [(level + 256) % 256 - 128 for level in self.table]   # 128 more, in the same bits
-        self.signed, self.max_code = not zero, max(self.table)
+        self.levels = tuple(level + zero for level in levels) * (16 // len(levels))
+        self.raised = raised(self.levels)
+        self.signed, self.max_code = not zero, max(self.levels)
         self.zero, self.sub, self.factor = float(zero), sub, factor
         self.first = 2 + 256 // sub // 2    # byte at which numbers begin
         self.n_bytes = self.first + 32 * self.bits
@@ -64,13 +66,7 @@ class Levels(Family):
     def line(self, s, k):
         return s * self.sub // 32, k % 4 if self.bits == 4 else 0
 
-    def codes(self, e, p, s, k):
-        return e.lookup16(self.table, self.number(e, p, s, k))
-
-    def raised_codes(self, e, p, s, k):
-        return e.lookup16(self.raised, self.number(e, p, s, k))
-
-    def number(self, e, p, s, k):
+    def index(self, e, p, s, k):
         k += s * self.sub % 32 // 4     # of the 32 columns
         at = 16 * (self.first + 4 * self.bits * (s * self.sub // 32))
         if self.bits == 4:
@@ -91,7 +87,8 @@ def shifted(digits: Sequence[int]) -> list[int]:
     return [8 * digit + shift for shift in (1, -1) for digit in (*digits, 0)]
 
 
-def tables(fam: Levels) -> npt.NDArray[np.uint8]:
+@cache
+def tables(fam: Patterns) -> npt.NDArray[np.uint8]:
     """What ``rewrite_levels`` reads of a type, one after the other: for ``SIGNS`` bytes of signs eight bytes each, what
     they add to the numbers of eight weights; for each pattern the numbers of its four or eight weights."""
     bits = np.arange(SIGNS, dtype=np.uint8)

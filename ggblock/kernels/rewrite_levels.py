@@ -96,7 +96,6 @@ class Source:
 @intrinsic(prefer_literal=True)
 def rewrite(typingctx, name, source, out, n, tables):
     """``n`` blocks of a type from ``source`` as rows of the blocks of ``levels`` to ``out``."""
-
     of = name.literal_value
     fam, size = family(of), by_name(of).block_bytes
 
@@ -108,7 +107,8 @@ def rewrite(typingctx, name, source, out, n, tables):
             given = Source(e, p, of)
             e.store(to, 0, given.half())
             for byte in range(fam.first - 2):
-                e.store(to, 2 + byte, _byte(e, given.joined(given.scale(2 * byte), given.scale(2 * byte + 1), 4)))
+                two = given.joined(given.scale(2 * byte), given.scale(2 * byte + 1), 4)
+                e.store(to, 2 + byte, e.b.trunc(two, llvm_type("i8")))
             for first in range(0, EIGHTS, 4):
                 eights = [_numbers(e, a[4], *given.eight(j)) for j in range(first, first + 4)]
                 _write(e, fam.bits, eights, e.at(to, fam.first + first * fam.bits))
@@ -118,10 +118,6 @@ def rewrite(typingctx, name, source, out, n, tables):
         return c.get_dummy_value()
 
     return types.void(name, *[types.int64] * 4), codegen
-
-
-def _byte(e: Emit, value: Any) -> Any:
-    return e.b.trunc(value, llvm_type("i8"))
 
 
 def _numbers(e: Emit, tables: Any, patterns: Sequence[Any], signs: Any) -> Any:

@@ -48,7 +48,7 @@ def naive_weights(block: np.ndarray, name: str) -> list[np.float32]:
             number = of[4 * (k // 2) + i] >> 3 * (k % 2) & 7
         else:
             number = of[8 * (k - 6) + i] >> 6 | (of[4 + i] >> k & 1) << 2
-        level = fam.table[number] - int(fam.zero)
+        level = fam.levels[number] - int(fam.zero)
         out.append(half * np.float32(fam.factor) * np.float32(2 * n + 1) * np.float32(level))
     return out
 
@@ -69,7 +69,7 @@ def test_every_pattern_has_its_numbers(name: str) -> None:
     """A block holds at most 64 of up to 2,048 patterns."""
     grid, fam = getattr(codebooks, "IQ1" if name.startswith("iq1") else name.upper()).grid, family(name)
     numbers = tables(fam)[8 * 256 :].reshape(grid.shape)
-    levels = np.array(fam.table)[numbers] - int(fam.zero)
+    levels = np.array(fam.levels)[numbers] - int(fam.zero)
     if name in ("iq1_s", "iq1_m"):  # in eighths, shifted up by one of them
         grid = 8 * grid.astype(np.int64) + 1
     assert np.array_equal(levels, grid)

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from ...format import panels
 from ...kernels import families
-from ..memory import address, buffer
+from ..memory import address
 from ..team import Team
-from ..weights import Weight, pieces, repack, rewritten, room_bytes
+from ..weights import Weight, pieces, repack
 from .device import Device
 
 PIECE = 32 << 20  # bytes of a pinned buffer
@@ -82,9 +82,7 @@ class Uploader:
                 yield at, len(part), lambda to, part=part: np.copyto(to, part)
             return
         per_piece = max(1, PIECE // max(1, w.panel_bytes)) * panels.ROWS
-        room = buffer(room_bytes(w, per_piece))
-        for first, stored in pieces(w, per_piece):
-            rows = rewritten(w, stored, room, self._team)
+        for first, rows in pieces(w, per_piece, self._team):
             n_panels = -(-len(rows) // panels.ROWS)
             yield (
                 first // panels.ROWS * w.panel_bytes,
