@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fields
-from ..kernels.families import family, form_of, levels, loud, mode_of_many, mode_of_one, modes_of
+from ..kernels.families import family, form_of, in_groups, levels, loud, mode_of_many, mode_of_one, modes_of
 from ..simd.host import TILE_TOKENS, WORD_MACHINES, host
 from .memory import address, buffer, floats
 from .store import Notify, kernels
@@ -300,9 +300,12 @@ class Builder:
         one = self._mode_of_one(w, modes, bias is not None)
         tables = self._tables(one, a, b, *read[3:], w) if one in fields.TABLED else (0, 0, 0)
         many = mode_of_many(w.family, modes, host()) if self.place == "cpu" else modes[1]
+        written = a.emitted[self.place, form_of_modes(modes)]
         if many == "1p":
-            row, at = a.emitted[self.place, form_of_modes(modes)], fields.A + fields.LEVELS
-            row[at] = bits_of(*map(min, floats_of(row[at]), levels(family(w.family))))
+            at = fields.A + fields.LEVELS
+            written[at] = bits_of(*map(min, floats_of(written[at]), levels(family(w.family))))
+        if self.place == "cpu" and in_groups(family(w.family), host().machine, many):
+            written[fields.A + fields.TOGETHER] = fields.ALIKE
         self._row(
             f"matmul/{w.family}/{one}/{many}",
             fields.NEVER,
@@ -343,7 +346,8 @@ class Builder:
                 b.tile_q,
                 b.tile_meta,
                 *a.operands,
-                *[0] * (fields.LEVELS - 8 - len(a.operands)),
+                *[0] * (fields.TOGETHER - 8 - len(a.operands)),
+                1,
                 bits_of(fields.MOST_LEVELS, fields.MOST_LEVELS),
             )
         return b, read

@@ -6,7 +6,8 @@ matrix product; with more, the threads share the tiles of tokens.
 Formulas: RMS norm ``x * w / sqrt(mean(x**2) + eps)`` (Zhang & Sennrich 2019); SiLU ``x / (1 + exp(-x))``; GELU in its
 tanh form (Hendrycks & Gimpel 2016). Quantization of 32 values: ``d = max|x| / 127``, ``q = round(x / d)``; with two
 terms ``x = (256 q + q2) d / 256``, ``q2 = round((x / d - q) * 256)`` cut to [-127, 127]. Tiles of tokens may have fewer
-levels than 127 in most of the columns (``winograd``): operand ``fields.LEVELS`` of every row.
+levels than 127 in most of the columns (``winograd``), and steps that are multiples of one for 256 columns
+(``narrow``): operands ``fields.LEVELS`` and ``fields.TOGETHER`` of every row.
 
 Mode "w" (many tokens): one number of 16 bits (``float_words``).
 
@@ -41,9 +42,9 @@ from ..simd.vec import (
 )
 from .activation_apart import quantize_apart
 from .activation_blocks import BLOCKS, quantize_blocks
-from .activation_tiles import BYTES, TILE, quantize_tile
+from .activation_tiles import BYTES, GROUP_BYTES, TILE, choose_steps, quantize_tile
 from .args import arg, arg_f32, larger, smaller, state, word_stride
-from .fields import APART, LEVELS, META, N_TOKENS
+from .fields import APART, LEVELS, META, N_TOKENS, TOGETHER
 from .float_words import Q_STEP, quantize_words
 
 F = "f32x16"
@@ -107,20 +108,22 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
         )
 
     @inline
-    def fill(op, tile, n_tokens, k, factors, x):
-        """32 columns of a tile's values, float32 (TILE, 32), at ``x``."""
-        for slot in range(rolled(TILE)):
-            t = tile * TILE + slot
-            if t < n_tokens:
-                f = lane_at(factors, slot)
-                store(x + 128 * slot, value(op, t, 32 * k, f))
-                store(x + 128 * slot + 64, value(op, t, 32 * k + 16, f))
-            else:
-                store(x + 128 * slot, zero(F))
-                store(x + 128 * slot + 64, zero(F))
+    def fill(op, tile, n_tokens, first, n, factors, x):
+        """``n`` times 32 columns of a tile's values, float32 (n, TILE, 32), at ``x``."""
+        for k in range(first, first + n):
+            at = x + (k - first) * BYTES
+            for slot in range(rolled(TILE)):
+                t = tile * TILE + slot
+                if t < n_tokens:
+                    f = lane_at(factors, slot)
+                    store(at + 128 * slot, value(op, t, 32 * k, f))
+                    store(at + 128 * slot + 64, value(op, t, 32 * k + 16, f))
+                else:
+                    store(at + 128 * slot, zero(F))
+                    store(at + 128 * slot + 64, zero(F))
 
     @inline
-    def set_apart(op, tile, n32, n_tokens, factors, levels, x):
+    def set_apart(op, tile, n32, n_tokens, factors, levels, together, x):
         """What stands apart in a tile in mode "1+"; ``factors``: ``begin``'s results, a lane a token."""
         q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)
         meta = arg(op, 3) + tile * arg(op, 7)
@@ -128,11 +131,16 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
         for k in range(n32):
             whole += squares(meta + k * 4 * META * TILE)
         least, average = np.float32(APART) * whole, np.float32(1) / np.float32(n32) * whole
-        for k in range(n32):
-            at = meta + k * 4 * META * TILE
-            if squares(at) > larger(least, average):
-                fill(op, tile, n_tokens, k, factors, x)
-                quantize_apart(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, levels, least)
+        k = np.int64(0)
+        while k < n32:
+            n, at = smaller(together, n32 - k), meta + k * 4 * META * TILE
+            most = np.float32(0)
+            for i in range(n):
+                most = larger(most, squares(at + i * 4 * META * TILE))
+            if most > larger(least, average):
+                fill(op, tile, n_tokens, k, n, factors, x)
+                quantize_apart(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, levels, least, n, together)
+            k += n
 
     def write(op, thread, n_threads):
         n32 = (arg(op, 0) + 31) // 32
@@ -154,8 +162,8 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                 for k in range(first, last, BLOCKS):  # the last takes some that are done again, to the same result
                     write_blocks(op, n32, larger(np.int64(0), smaller(k, last - BLOCKS)), f, q, q2, meta)
         else:
-            n_tiles, levels = (n_tokens + TILE - 1) // TILE, arg(op, LEVELS)
-            x = stack(BYTES)
+            n_tiles, levels, together = (n_tokens + TILE - 1) // TILE, arg(op, LEVELS), arg(op, TOGETHER)
+            x = stack(GROUP_BYTES)
             for tile in range(n_tiles * thread // n_threads, n_tiles * (thread + 1) // n_threads):
                 q, q2 = arg(op, 1) + tile * arg(op, 6), arg(op, 2) + tile * arg(op, 6)
                 meta = arg(op, 3) + tile * arg(op, 7)
@@ -165,8 +173,10 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                     if t < n_tokens:
                         here = less(vabs(lanes_of(F) - splat(np.float32(slot), F)), splat(np.float32(0.5), F))
                         factors = select(here, splat(begin(op, t), F), factors)
-                for k in range(n32):
-                    fill(op, tile, n_tokens, k, factors, x)
+                k = np.int64(0)
+                while k < n32:
+                    n = smaller(together, n32 - k)
+                    fill(op, tile, n_tokens, k, n, factors, x)
                     if floats:
                         for slot in range(TILE):
                             a, b = load(x + 128 * slot, F), load(x + 128 * slot + 64, F)
@@ -174,10 +184,13 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                     elif in_words:
                         quantize_words(x, q + k * Q_STEP * TILE, meta + k * 4 * META * TILE)
                     else:
-                        at = k * 32 * TILE
-                        quantize_tile(x, q + at, q2 + at, meta + k * 4 * META * TILE, levels, two)
+                        choose_steps(x, meta + k * 4 * META * TILE, levels, n, together)
+                        for i in range(n):
+                            at, of_meta = (k + i) * 32 * TILE, meta + (k + i) * 4 * META * TILE
+                            quantize_tile(x + i * BYTES, q + at, q2 + at, of_meta, two)
+                    k += n
                 if mixed:
-                    set_apart(op, tile, n32, n_tokens, factors, levels, x)
+                    set_apart(op, tile, n32, n_tokens, factors, levels, together, x)
 
     return write
 

@@ -15,13 +15,11 @@ from ..simd.emit import I32, Emit, llvm_type
 from ..simd.vec import AHEAD, emit_max
 from . import digit_tables, families, sign_tables, sum_tables
 from . import wide as wide_terms
-from .fields import HIGH_BITS, MIXED
+from .fields import HIGH_BITS, MIXED, NARROW
 
 #: Where the table of a block has the largest scale of its activations.
 PEAKS = {"1s": sum_tables.PEAK, "1t": sign_tables.PEAK, "1d": digit_tables.PEAK}
 RAISED = 128.0  # what makes unsigned bytes of signed codes
-
-NARROW = 32767 // (2 * 127)  # what codes of sums of int16 may add up to
 
 
 def dots(

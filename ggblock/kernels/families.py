@@ -234,6 +234,20 @@ def in_halves(fam: Any, machine: str) -> bool:
     return bool(fam.signed) and machine in NARROW_MACHINES
 
 
+def has_whole_scales(fam: Any, machine: str) -> bool:
+    """Whether a machine has whole numbers for scales in units, two int16 a row, then the factor of both, and mins in
+    the same way: where sums of int16 are otherwise widened more than once a unit. See ``narrow``."""
+    if machine not in NARROW_MACHINES or not fam.max_scale or fam.signed:
+        return False
+    return bool(fam.sub == 16 or 8 * max(fam.max_code - fam.zero, fam.zero) > fields.NARROW)
+
+
+def in_groups(fam: Any, machine: str, mode: str) -> bool:
+    """Whether the scales of 256 columns of activations are multiples of one for the products of many tokens in ``mode``
+    (``fields.TOGETHER``)."""
+    return mode in ("1", "1+") and not isinstance(fam, FloatFamily) and has_whole_scales(fam, machine)
+
+
 def scales_at(fam: Any, machine: str) -> int:
     """Where the scales of a unit begin, behind its codes."""
     return UNIT_CODES * (1 + in_halves(fam, machine))
@@ -242,7 +256,8 @@ def scales_at(fam: Any, machine: str) -> int:
 def numbers_at(fam: Any, machine: str) -> int:
     """Where the whole numbers of a unit in mode "1p" begin, behind the float32 scales and offsets of 16 rows for each
     sub-block."""
-    return scales_at(fam, machine) + 32 // int(fam.sub) * 64 * (1 + int(fam.has_offsets))
+    words = 2 if has_whole_scales(fam, machine) else 32 // int(fam.sub)
+    return scales_at(fam, machine) + words * 64 * (1 + int(fam.has_offsets))
 
 
 def unit_bytes(fam: Any, machine: str, mode: str) -> int:

@@ -23,12 +23,18 @@ SHARE_LINE = 64  # bytes of what ``shares`` knows of a thread's share
 
 #: Words per 32 activations and token. Four floats: scale, scale * sum of all, of the first 16, of the last 16. Then
 #: three that depend: where tiles of tokens read them, whole numbers, -128 * sum of all, of the first 16, of the last
-#: 16, or where products are first summed in int16 (``Machine.narrow``) two int16 each, -1 * sum of the first term of
-#: the first two and of the last two of every four columns; of one token with two terms, floats, scale * the same sums
-#: of the first term alone. Last, where tiles of tokens read them on ``simd.host.PAIR_MACHINES``, whole numbers, what
-#: ``winograd`` adds to the products of all, of the first 16, of the last 16. In mode "w" the scale alone is there.
+#: 16 (where products are first summed in int16, ``Machine.narrow``, see below); of one token with two terms, floats,
+#: scale * the same sums of the first term alone.
+#: Last, where tiles of tokens read them on ``simd.host.PAIR_MACHINES``, whole numbers, what ``winograd`` adds to the
+#: products of all, of the first 16, of the last 16. In mode "w" the scale alone is there.
 META = 10
+START = 4  # the first of the three that depend
 PAIRED = 7  # the first of these words
+
+#: Instead, where products are first summed in int16: two int16 each, -1 * sum of the first term of the first 16 and of
+#: the last 16 (``START``); how many times ``UNIT`` the scale is (``TOGETHER``), twice, the same for all tokens of a
+#: tile; and as many times the sums; then a float, what the scales of all of them are multiples of.
+TIMES, TIMES_SUMS, UNIT = 5, 6, 7
 SCALES = 4  # the first four alone
 
 #: Operands of a row that are float rows (the kernels' docstrings list them; the next operand is the bytes from one to
@@ -41,6 +47,16 @@ WRITES = {"embed": (6,), "norm": (15,), "matmul": (9,), "attention": (7,), "comb
 #: pairs where sub-blocks have 32 columns, the second eight. In the last eight they are ``MOST_LEVELS``.
 LEVELS = ROW - A - 1
 MOST_LEVELS = 127
+NARROW = 32767 // (2 * MOST_LEVELS)  # what codes of sums of int16 may add up to, two products a lane
+
+#: The operand before: the scales of so many times 32 columns of a token are whole multiples, up to ``MOST_TIMES``, of
+#: one: ``ALIKE``, or 1 where they are what they are (``narrow.group``). Magnitudes of codes then add up to at most
+#: ``MOST_SUM`` in the first and in the last 16 of 32 columns: times 32 that is an int16. What is above the others of
+#: four columns apart is not counted, and what it leaves as ``activation_apart.APART_SUM``.
+TOGETHER = LEVELS - 1
+ALIKE = 8
+MOST_TIMES = 32
+MOST_SUM = 1023
 
 #: Bytes of the tables of one token's 128 columns: see ``sign_tables``.
 TABLES = 576

@@ -40,9 +40,9 @@ from ..simd.emit import Emit
 from ..simd.jit import inline
 from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
-from . import block_products, families, float_words, unpacked
+from . import block_products, families, float_words, narrow, unpacked
 from .args import arg, larger, smaller, state, word_stride
-from .fields import META, MIXED, N_TOKENS, SLICED, TABLED, TURN
+from .fields import ALIKE, META, MIXED, N_TOKENS, SLICED, TABLED, TURN
 from .shares import START, end_of, first_of, take
 
 #: Of tiles of tokens shared by threads, each takes most of its share through all panels by itself, if it has so many
@@ -185,13 +185,22 @@ def tile_of_units(
         e = Emit(builder, MACHINE)
         first, x0, x1, metas, out, stride, n, add, bias_at, following, each, further = a[:12]
 
-        def body(i: Any, carried: Any) -> list[Any]:
-            p, x0, x1, m, *sums = carried
+        def ask(i: Any) -> None:
             with builder.if_then(builder.icmp_signed("!=", following, e.i64(0))):
                 at = e.at(following, i, 64 * n_lines)
                 at = at if whole else builder.add(at, builder.mul(builder.sdiv(i, each), further))
                 for line in range(n_lines):
                     e.prefetch(at, 64 * line, 2)
+
+        def group(i: Any, carried: Any) -> list[Any]:
+            left = builder.sub(n, i)
+            left = builder.select(builder.icmp_signed("<", left, e.i64(ALIKE)), left, e.i64(ALIKE))
+            sums = unpacked.Sums(e, [], place)
+            return narrow.group(e, fam, *carried, apart, left, sums, lambda k: ask(builder.add(i, k)))
+
+        def body(i: Any, carried: Any) -> list[Any]:
+            p, x0, x1, m, *sums = carried
+            ask(i)
             sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, sums, place), apart)
             q_step = unpacked.q_step(how) * apart
             size = families.unit_bytes(fam, MACHINE, how)
@@ -203,7 +212,12 @@ def tile_of_units(
         if place is not None:
             for t, value in enumerate(zeros):
                 e.store(place, 64 * t, value)
-        sums = e.loop(e.i64(0), n, 1, [first, x0, x1, metas, *(zeros if place is None else [])], body)[4:]
+        carried = [first, x0, x1, metas, *(zeros if place is None else [])]
+        if families.in_groups(fam, MACHINE, how):
+            assert n_tokens == apart and fam.block in (32, 32 * ALIKE), fam
+            sums = e.loop(e.i64(0), n, ALIKE, carried, group)[4:]
+        else:
+            sums = e.loop(e.i64(0), n, 1, carried, body)[4:]
         sums = sums or [e.load(place, 64 * t, "f32x16") for t in range(n_tokens)]
         _finish(e, sums, out, stride, add, bias_at)
         return c.get_dummy_value()

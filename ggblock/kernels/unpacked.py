@@ -36,9 +36,12 @@ from .shapes import UNIT_CODES
 
 def emit_unpack(e: Emit, fam: Any, p: Any, to: Any, mode: str) -> None:
     """The panel block of ``fam`` at ``p`` as whole units at ``to``, for many tokens in ``mode``."""
+    if e.machine.narrow:
+        narrow.emit_unpack(e, fam, p, to, mode)
+        return
     shared, size, each = fam.prepare(e, p), families.unit_bytes(fam, e.machine.name, mode), 32 // fam.sub
     n_subs, n_scales = fam.block // fam.sub, 32 // (_folded(e, fam) or fam).sub
-    scales, low, added = families.scales_at(fam, e.machine.name), None, None
+    scales, added = families.scales_at(fam, e.machine.name), None
     for s in range(-(-n_subs // each) * each):
         unit, within = s // each * size, s % each
         if s < n_subs:
@@ -54,15 +57,8 @@ def emit_unpack(e: Emit, fam: Any, p: Any, to: Any, mode: str) -> None:
             offset = winograd.emit_offset(e, fam, scale, offset)
         else:
             for k, value in enumerate(codes):
-                half, group = divmod(k, fam.sub // 4)
-                e.store(to, unit + UNIT_CODES * half + 64 * (within * fam.sub // 4 + group), value)
-        if narrow.has_whole_scales(e, fam):
-            number = fam.parts(e, p, shared, s)[0] if s < n_subs else e.zero("i32x16")
-            if within:
-                e.store(to, unit + scales, e.b.or_(e.and_(low, 0xFFFF), e.shl(number, 16)))
-                e.store(to, unit + scales + 64, fam.whole(e, shared)[0])
-            low = number
-        elif within < n_scales:
+                e.store(to, unit + 64 * (within * fam.sub // 4 + k), value)
+        if within < n_scales:
             e.store(to, unit + scales + 64 * within, scale)
         if fam.has_offsets:
             e.store(to, unit + scales + 64 * (each + within), offset)
@@ -76,9 +72,6 @@ def _sub_block(e: Emit, fam: Any, p: Any, shared: Any, s: int, mode: str) -> tup
         return fam.folded_codes(e, p, shared, s), e.b.fneg(whole) if folded.signed else whole, offset
     lift = 0 if mode == "1p" else _lift(e, fam)
     scale = e.b.fmul(scale, e.const("f32x16", 2.0**-lift)) if lift else scale
-    if families.in_halves(fam, e.machine.name):
-        both = [narrow.halves(e, fam, p, s, k) for k in range(fam.sub // 4)]
-        return [upper for upper, _ in both] + [lower for _, lower in both], scale, offset
     return [_codes(e, fam, p, s, k, lift) for k in range(fam.sub // 4)], scale, offset
 
 

@@ -18,7 +18,7 @@ from ggblock.engine.weights import Weight, describe
 from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels import families
 from ggblock.kernels.families import mode_of_one
-from ggblock.kernels.fields import MOST_LEVELS
+from ggblock.kernels.fields import ALIKE, MOST_LEVELS, MOST_SUM, MOST_TIMES
 from ggblock.kernels.sign_tables import TOGETHER
 from ggblock.simd.host import host
 from ggblock.simd.machines import MACHINES
@@ -27,6 +27,9 @@ from ggblock.simd.machines import MACHINES
 EPS = 2.0**-24
 
 MACHINE = MACHINES[host().machine]
+
+#: Which columns of 32 are in one of eight groups, (8, 4): those that many tokens multiply together.
+FOURS = np.arange(32).reshape(2, 8, 2).swapaxes(0, 1).reshape(8, 4) if MACHINE.narrow else np.arange(32).reshape(8, 4)
 
 #: Types that a matrix can have: all but whole numbers wider than 16 bits, whose decoder already rounds.
 TYPES = tuple(name for name in blocks.REGISTRY if name not in ("i32", "i64"))
@@ -161,30 +164,45 @@ def levels_of(family: str, modes: tuple[str, str], n_tokens: int, n_cols: int) -
     return levels
 
 
+def is_alike(family: str, modes: tuple[str, str] = MODES["two_mixed"]) -> bool:
+    """Whether the scales of many tokens' activations are multiples of one (``fields.TOGETHER``)."""
+    return families.in_groups(families.family(family), MACHINE.name, plan.mode_of_many(family, modes, host()))
+
+
 def activations_of(w: Weight, modes: tuple[str, str], n_tokens: int, rng: np.random.Generator) -> np.ndarray:
     """``exact_activations`` of a product."""
     levels = levels_of(w.family, modes, n_tokens, w.n_cols)
-    return exact_activations(n_tokens, w.n_cols, terms_of(w, modes, n_tokens), rng, levels)
+    alike = n_tokens > 1 and is_alike(w.family, modes)
+    return exact_activations(n_tokens, w.n_cols, terms_of(w, modes, n_tokens), rng, levels, alike)
 
 
 def exact_activations(
-    n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator, levels: np.ndarray | None = None
-) -> np.ndarray:
+    n_tokens: int, n_cols: int, terms: int, rng: np.random.Generator, levels: np.ndarray | None = None,
+    alike: bool = False,
+) -> np.ndarray:  # fmt: skip
     """float32 (n_tokens, n_cols) that 8 bits (16 with two terms) hold without rounding, whatever rounds them.
 
     In every four columns one value is their level (``levels_of``, None: 127) times a power of two that is the same for
     32 columns (so none stand apart, ``kernels.activation_apart``), and all others are smaller multiples of that power
-    of two, or with two terms of 1/256 of it (never halfway between two steps of the first term).
+    of two, or with two terms of 1/256 of it (never halfway between two steps of the first term). ``alike``: those of
+    256 columns are at most ``MOST_TIMES`` times the least, the same multiples for all tokens, and codes add up to no
+    more than ``fields.MOST_SUM`` lets them.
     """
     n = -(-n_cols // 32) * 32
     levels = np.full(n, MOST_LEVELS) if levels is None else np.resize(levels[:32], n)
     if terms == 1:
-        steps = rng.integers(-levels, levels + 1, (n_tokens, n)).astype(np.float64)
+        most = np.minimum(levels, 36) if alike else levels
+        steps = rng.integers(-most, most + 1, (n_tokens, n)).astype(np.float64)
     else:
         steps = rng.integers(-126, 127, (n_tokens, n)) + rng.integers(-127, 128, (n_tokens, n)) / 256
     peaks = np.arange(0, n, 4) + rng.integers(0, 4, (n_tokens, n // 4))
     np.put_along_axis(steps, peaks, levels[peaks] * rng.choice([-1.0, 1.0], peaks.shape), axis=1)
     powers = 2.0 ** rng.integers(-9, 3, (n_tokens, n // 32))
+    if alike:
+        assert 4 * MOST_LEVELS + 12 * 36 <= MOST_SUM - 16
+        times = 2.0 ** rng.integers(0, MOST_TIMES.bit_length(), n // 32)
+        times[::ALIKE] = MOST_TIMES
+        powers = np.repeat(powers[:, ::ALIKE], ALIKE, axis=1)[:, : n // 32] / MOST_TIMES * times
     values = (steps * np.repeat(powers, 32, axis=1))[:, :n_cols]
     if n_cols % 4:  # the last peak may be cut off
         values[:, n_cols - 1] = levels[n_cols - 1] * powers[:, -1]

@@ -17,8 +17,10 @@ from ggblock.engine.memory import floats
 from ggblock.engine.plan import Activations, Builder, Rows
 from ggblock.engine.weights import Weight, describe
 from ggblock.format.writer import GgufWriter, TensorSpec
+from ggblock.kernels.activation_apart import APART_SUM
+from ggblock.kernels.fields import ALIKE, MOST_SUM, MOST_TIMES
 
-from .harness import EPS, MACHINE, MODES, assert_close, team
+from .harness import EPS, FOURS, MACHINE, MODES, assert_close, team
 
 F32 = np.float32
 TOKENS = (1, 2, 9, 17)
@@ -115,21 +117,46 @@ def spread_values(n_tokens: int, n: int, rng: np.random.Generator) -> np.ndarray
 TILE = MACHINE.tile_tokens
 
 
-def set_apart(x: np.ndarray, peaks: np.ndarray) -> np.ndarray:
-    """The largest values of which the steps are in mode "1+", (n_tokens, blocks), where ``peaks`` are those of all 32
-    columns: of 28 of them where four surely stand apart, because they and no others are much of a tile's error."""
-    out = peaks.copy()
+def steps_apart(x: np.ndarray) -> np.ndarray:
+    """The steps of mode "1+", or larger ones, (n_tokens, blocks): of 28 of 32 columns where four surely stand apart,
+    because they and no others are much of a tile's error. Where products are first summed in int16 the reader's steps
+    (Q6_K's) are multiples of one, and no half's codes add up to more than they may."""
+    sizes = np.abs(x).reshape(len(x), -1, 32)
+    fours = sizes[:, :, FOURS]
+    out = np.zeros(sizes.shape[:2])
     for first in range(0, len(x), TILE):
         here = slice(first, first + TILE)
-        tops = np.abs(x[here]).reshape(-1, peaks.shape[1], 8, 4).max(3)
+        tops = fours[here].max(3)
         group = (tops**2).sum(0).argmax(1)
-        others = tops.copy()
-        np.put_along_axis(others, group[None, :, None], 0, axis=2)
-        others = np.maximum(others.max(2), peaks[here] / 128)
-        saved, error = (peaks[here] ** 2 - others**2).sum(0), (peaks[here] ** 2).sum(0)
-        sure = (saved > 0.0301 * error.sum()) & (error > 1.001 / len(error) * error.sum())
-        out[here] = np.where(sure, others, peaks[here])
+        rest = sizes[here].copy()
+        np.put_along_axis(rest, FOURS[group][None], 0, axis=2)
+        whole, others = step_of(sizes[here], MOST_SUM), step_of(rest, MOST_SUM - APART_SUM)
+        others = np.maximum(others, whole / 128)
+        saved, error = (whole**2 - others**2).sum(0), (alike(whole) ** 2).sum(0)
+        looked_at = error > max(0.0301, 1.001 / len(error)) * error.sum()
+        if MACHINE.narrow:
+            looked_at = looked_at.reshape(-1, ALIKE).any(1).repeat(ALIKE)
+        sure = looked_at & (saved > 0.0301 * error.sum())
+        out[here] = alike(np.where(sure, others, whole))
     return out
+
+
+def step_of(sizes: np.ndarray, most_sum: int) -> np.ndarray:
+    """Of magnitudes (tokens, blocks, 32)."""
+    steps = sizes.max(2) / 127
+    if not MACHINE.narrow:
+        return steps
+    return np.maximum(steps, sizes.reshape(*steps.shape, 2, 16).sum(3).max(2) / (most_sum - 16))
+
+
+def alike(steps: np.ndarray) -> np.ndarray:
+    """Multiples of a token's least, the same for all tokens of a tile."""
+    if not MACHINE.narrow:
+        return steps
+    groups = steps.reshape(len(steps), -1, ALIKE)
+    unit = groups.max(2, keepdims=True) / MOST_TIMES
+    times = np.ceil(groups / np.where(unit > 0, unit, 1) * (1 - 1e-6)).max(0, keepdims=True)
+    return (np.maximum(times, 1) * unit).reshape(steps.shape)
 
 
 def test_tiles_hold_what_single_tokens_hold(tmp_path: Path) -> None:
@@ -152,7 +179,7 @@ def test_tiles_hold_what_single_tokens_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["two_mixed"])
 def test_quantized_copy(mode: str, tmp_path: Path) -> None:
     """Bytes within half a step of the value, two terms within a step of 1/256 (a remainder of half a step is cut to
-    127/256); the step is max|x| / 127 over 32 values, or over 28 (``set_apart``). 4 EPS of the value for the quotient
+    127/256); the step is max|x| / 127 over 32 values, or as of ``steps_apart``. 4 EPS of the value for the quotient
     x / step and its four roundings. Blocks whose step has no reciprocal in float32 may become zero."""
     rng = np.random.default_rng(4)
     weights = [unit_codes(tmp_path, 512), mins_matrix(tmp_path, "q4_1", 512), mins_matrix(tmp_path, "q6_k", 512)]
@@ -161,12 +188,12 @@ def test_quantized_copy(mode: str, tmp_path: Path) -> None:
         x = spread_values(n_tokens, 512, rng)
         got, sums32, sums16 = seen[2].run(x)
         terms = MODES[mode][n_tokens > 1]
-        peaks = np.abs(x.astype(np.float64)).reshape(n_tokens, 16, 32).max(2)
+        steps = np.abs(x.astype(np.float64)).reshape(n_tokens, 16, 32).max(2) / 127
         if terms == "1+":
-            smaller = set_apart(x.astype(np.float64), peaks)
-            assert n_tokens < TILE or (smaller < peaks / 2).any()
-            peaks = smaller
-        step = peaks.repeat(32, 1) / 127
+            smaller = steps_apart(x.astype(np.float64))
+            assert n_tokens < TILE or (smaller < steps / 2).any()
+            steps = smaller
+        step = steps.repeat(32, 1)
         share = 1 / 256 if terms == "2" else 0.5
         bound = np.where(step < 3e-39, np.abs(x), step * share + (np.abs(x) + 127 * step) * 4 * EPS)
         assert_close(got[:, :512], x.astype(np.float64), bound)

@@ -14,12 +14,13 @@ from ggblock.engine.plan import Builder, tabled_blocks
 from ggblock.engine.weights import describe
 from ggblock.format.writer import GgufWriter, TensorSpec
 from ggblock.kernels.families import form_of, mode_of_many, mode_of_one
-from ggblock.kernels.fields import MOST_LEVELS, SLICED, TABLED
+from ggblock.kernels.fields import MOST_LEVELS, MOST_SUM, SLICED, TABLED
 from ggblock.kernels.matmul import OWN_TILES
 from ggblock.simd.host import PAIR_MACHINES, host
 
 from .harness import (
     EPS,
+    FOURS,
     MACHINE,
     MODES,
     TYPES,
@@ -28,6 +29,7 @@ from .harness import (
     activations_of,
     assert_close,
     exact_activations,
+    is_alike,
     is_paired,
     levels_of,
     matrix,
@@ -141,13 +143,14 @@ def test_many_tokens_set_four_columns_apart_where_they_are_large(name: str, tmp_
     size = max(32, blocks.by_name(name).block_size)
     m = matrix(tmp_path, name, 37, 12 * size, rng)
     levels = levels_of(m.weight().family, MODES["two_mixed"], 9, 12 * size)
-    x = exact_activations(9, 12 * size, 1, rng, levels).reshape(9, -1, 8, 4)
-    x /= np.abs(x).max((2, 3), keepdims=True) / MOST_LEVELS
+    alike = is_alike(m.weight().family)
+    x = exact_activations(9, 12 * size, 1, rng, levels, alike).reshape(9, -1, 32)
+    x /= np.abs(x).max(2, keepdims=True) / MOST_LEVELS
     for k in range(5 * size // 32, 6 * size // 32):
-        group = rng.integers(8)
-        most = 128 * levels[4 * group]
+        group = FOURS[rng.integers(8)]
+        most = 128 * levels[group[0]]
         x[:, k, group] = rng.integers(-most, most + 1, (9, 4))
-        x[:, k, group, rng.integers(4)] = rng.choice([-most, most, 9999], 9)
+        x[:, k, rng.choice(group)] = rng.choice([-most, most, 9999], 9)
     x = x.reshape(9, -1)
     for some in (x, x[:5], x[:3]):  # whole tiles of tokens, and not, and halves
         product = Product(m.weight(), MODES["two_mixed"], 2, 9)
@@ -167,7 +170,13 @@ def test_no_sum_leaves_its_lane(name: str, codes: int, tmp_path: Path) -> None:
     x[2, ::2], x[3, ::4], x[4, 2::4] = -127, -127, -127
     x[4] += np.float32(127 / 256) * np.sign(x[4])  # one token has two terms
     product = Product(w, MODES["two_mixed"], 2, 5)
-    many = np.sign(x[:4]) * np.float32(levels_of(w.family, MODES["two_mixed"], 4, n_cols))
+    levels = levels_of(w.family, MODES["two_mixed"], 4, n_cols)
+    if is_alike(w.family):  # of more than codes may add up to all are rounded, by half of a step at most
+        rounded = 16 * 127 / (MOST_SUM - 16) / 2 * np.abs(m.exact).sum(1)
+        assert_close(product.run(x[:4]), exact_product(m, x[:4]), tolerance(m, x[:4], False) + rounded)
+        # 7 and 9 of 16 columns add up to what they may
+        levels = np.where(np.arange(n_cols) % 16 < 7, MOST_LEVELS, (MOST_SUM - 16 - 7 * MOST_LEVELS) // 9)
+    many = np.sign(x[:4]) * np.float32(levels)
     assert_close(product.run(many), exact_product(m, many), tolerance(m, many, False))
     mode = mode_of_one(w.family, MODES["two_mixed"], MACHINE.name)
     for row in x if mode in ("2", "2w") else x[:4]:
