@@ -27,7 +27,7 @@ So their units have the upper and the lower four bits of ``code + 128`` as bytes
 twice the products, each as cheap as those of a 4-bit type.
 
 G multiply-adds a second and core of Zen 4, 512 tokens, with a float for each unit and sub-blocks of 16 one after the
-other, and so: Q6_K 115 and 140, Q3_K 116 and 138, Q2_K 109 and 133, Q5_K 121 and 130. Q4_K, widened once a unit either
+other, and so: Q6_K 115 and 143, Q3_K 116 and 142, Q2_K 109 and 133, Q5_K 121 and 133. Q4_K, widened once a unit either
 way, 130 and 129: it has floats, as all others.
 """
 
@@ -228,32 +228,29 @@ def group(
     scales, add with activations whose scales are multiples of one; returns the addresses behind them. ``ask(i)``:
     called first for each of them."""
     (add, widen), b, size = e.machine.narrow, e.b, families.unit_bytes(fam, e.machine.name, "1+")
-    scales, whole, steps = scales_at(fam, e.machine.name), e.stack(64 * tokens), [size, *[32 * tokens] * 2]
-    for t in range(tokens):
-        e.store(whole, 64 * t, e.zero("i32x16"))
+    scales, steps = scales_at(fam, e.machine.name), (size, 32 * tokens, 32 * tokens, 4 * META * tokens)
 
     def unit(i: Any, carried: list[Any]) -> list[Any]:
-        at, x, above, words = carried
+        at, x, above, words, *whole = carried
         ask(i)
         pairs = [_start(e, fam, words, START * tokens + t) for t in range(tokens)]
         for k in range(8):
             codes = e.load(at, 64 * k, "i8x64")
             pairs = e.pin([add(b, v, codes, e.bytes4(x, (k * tokens + t) * 4)) for t, v in enumerate(pairs)])
         factors = b.mul(e.load(at, scales, "i16x32"), _two(e, words, TIMES * tokens))  # all have the same
-        for t, v in enumerate(pairs):
-            e.store(whole, 64 * t, widen(b, e.load(whole, 64 * t, "i32x16"), v, factors))
-        e.order(whole)
+        whole = [widen(b, total, v, factors) for total, v in zip(whole, pairs, strict=True)]
         with b.if_then(b.icmp_signed("<", e.load(words, 0, "i32"), e.zero("i32"))):
             _add_apart(e, fam, at, above, words, tokens, sums)
-        return [e.at(v, by) for v, by in zip(carried, [*steps, 4 * META * tokens], strict=True)]
+        return [*(e.at(v, by) for v, by in zip(carried[:4], steps, strict=True)), *whole]
 
-    behind = e.loop(e.i64(0), n_units, 1, [p, q, high, meta], unit)
+    carried = e.loop(e.i64(0), n_units, 1, [p, q, high, meta, *[e.zero("i32x16")] * tokens], unit)
+    behind, whole = carried[:4], carried[4:]
     mins = _mins(e, p, meta, tokens, n_units, size, scales + MINS) if fam.has_offsets else []
     sums.settle()
     factor = e.load(p, scales + FACTOR, "f32x16")
     for t in range(tokens):
         d = e.splat_load(meta, 4 * (UNIT * tokens + t), "f32")
-        total = e.fma(e.i_to_f32(e.load(whole, 64 * t, "i32x16")), b.fmul(factor, d), sums[t])
+        total = e.fma(e.i_to_f32(whole[t]), b.fmul(factor, d), sums[t])
         if mins:
             total = e.fma(e.i_to_f32(mins[t]), b.fmul(e.load(p, scales + OF_MINS, "f32x16"), d), total)
         sums[t] = total

@@ -42,8 +42,9 @@ def assembly(module_text: str, machine: str) -> str:
 
 def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
     """For ``machine``, a loop over the blocks of one panel against one token, or over its units (``kernels.unpacked``)
-    against ``tokens``; mode "unpack": one that makes units of blocks. ``q4_k+128``: of such tails."""
-    from ggblock.kernels import block_products, families, unpacked
+    against ``tokens``; mode "unpack": one that makes units of blocks, "group": one as of ``narrow.group``.
+    ``q4_k+128``: of such tails."""
+    from ggblock.kernels import block_products, families, narrow, unpacked
     from ggblock.simd.emit import F32, I64, Emit
 
     module = ir.Module()
@@ -70,6 +71,11 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
         limit, second, words = e.const("f32", 1.0), e.at(q2, i, fam.block), block_products.Words(e, meta, blocks)
         return [block_products.block(e, fam, at, x, second, words, None, mode, limit, carried[0])]
 
+    if mode == "group":
+        sums = unpacked.Sums(e, [], out)
+        narrow.group(e, fam, p, q, q2, meta, tokens, blocks, sums, lambda i: None)
+        builder.ret_void()
+        return assembly(str(module), machine)
     for t, total in enumerate(e.loop(e.i64(0), blocks, 1, [e.zero("f32x16")] * tokens, body)):
         assert total.type.element == F32
         e.store(out, 64 * t, total)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ggblock.kernels import block_products, families
+from ggblock.kernels import block_products, families, fields
 from ggblock.kernels.families import FAMILIES, mode_of_many
 from ggblock.simd import host, machines
 
@@ -110,6 +110,34 @@ def test_pairs_are_multiplied_where_that_pays() -> None:
         assert families.levels(families.family(name)) == (levels, second)
     for name in ("q3_k", "q8_0", "iq4_xs", "iq3_xxs", "iq2_s", "f16"):
         assert mode_of_many(name, FAST, ZEN) == "1+"
+
+
+GROUPED = [name for name in CODED if families.in_groups(families.family(name), "avx2", "1+")]
+
+
+@pytest.mark.parametrize("family", GROUPED)
+def test_sums_of_many_columns_are_whole_numbers(family: str) -> None:
+    """Of AVX2: eight groups of columns take a product for every token and register, and one what stands apart. They are
+    widened once, and become floats once for all units, as do the mins; what stands apart does so by itself."""
+    tokens = machines.MACHINES["avx2"].tile_tokens
+    text = tile_assembly(family, "avx2", tokens, "group")
+    kinds = 1 + families.family(family).has_offsets  # of sums: products, mins
+    assert len(re.findall(r"\bvpmaddubsw\b", text)) == (8 + 1) * tokens * 2
+    assert len(re.findall(r"\bvpmaddwd\b", text)) == len(re.findall(r"\bvcvtdq2ps\b", text)) == 2 * kinds * tokens * 2
+    assert not re.search(r"^\s+(call|callq)\s", text, re.MULTILINE)
+
+
+def test_which_types_are_summed_so() -> None:
+    assert {"q2_k", "q3_k", "q5_k", "q6_k"} <= set(GROUPED)
+    assert not {"q4_k", "q4_1", "q8_0", "iq4_xs"} & set(GROUPED)
+    for name in GROUPED:
+        fam = families.family(name)
+        assert not families.in_groups(fam, "avx512vbmi", "1p") and not families.in_groups(fam, "avx2", "2")
+        # what 16 columns add up to fits int16, and what a block adds up to int32
+        code = max(fam.max_code - int(fam.zero), int(fam.zero))
+        lane = code * fields.MOST_SUM
+        assert lane < 2**15 and fields.MOST_TIMES * fields.MOST_SUM < 2**15
+        assert 2 * fields.ALIKE * fields.MOST_TIMES * fam.max_scale * lane < 2**31
 
 
 @pytest.mark.parametrize("ahead", [0, 10240])
