@@ -6,8 +6,9 @@ with the largest values in the tile, codes may have 15 bits::
 
     x = d (q + 128 high)        d from the largest of the other 28 columns
 
-and the product of the weights with ``high``, one dot product more for each token, is added 128 times.
-
+and the product of the weights with ``high``, one dot product more for each token, is added 128 times. Four columns
+are those that are multiplied together: where products are first summed in int16, two of the first 16 and two of the
+last.
 
 Of what such a block has in the second term's place only the first bytes count: ``high`` of its four columns, bytes
 (TILE, 4); then, where products are first summed in int16, two int16 a token, -1 * sum of ``high`` of the first 16 and

@@ -21,8 +21,9 @@ with every line prefetched; in the order of the panel 14 without fences, 28 with
 of what comes 10 KiB later prefetched at each fence all get 37 to 45.
 
 Activation layout (written by ``activations``): tokens in tiles of T; q: int8 (n_tiles, K/4, T, 4); meta: words
-(n_tiles, K/32, META, T), which ``fields`` lists; floats: float32 (n_tiles, K, T). For one token T is 1 and meta lies
-word by word, (META, K/32), each of them ``fields.word_stride`` bytes.
+(n_tiles, K/32, META, T), which ``fields`` lists; floats: float32 (n_tiles, K, T). Four columns of q are neighbours, or,
+of tiles where products are first summed in int16 (``narrow``), columns 2 g, 2 g + 1, 2 g + 16 and 2 g + 17 of 32. For
+one token T is 1 and meta lies word by word, (META, K/32), each of them ``fields.word_stride`` bytes.
 
 Error bound of a row: |error| <= sum over sub-blocks of (|w| . |x - d q|) + K * 2**-24 * sum |terms|; the first part is
 the activations' rounding, at most d/2 (one term) or about d/512 (two terms) each.
