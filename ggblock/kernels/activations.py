@@ -42,9 +42,9 @@ from ..simd.vec import (
 )
 from .activation_apart import quantize_apart
 from .activation_blocks import BLOCKS, quantize_blocks
-from .activation_tiles import BYTES, GROUP_BYTES, TILE, choose_steps, quantize_tile
+from .activation_tiles import BYTES, GROUP_BYTES, META_BYTES, TILE, choose_steps, quantize_tile
 from .args import arg, arg_f32, larger, smaller, state, word_stride
-from .fields import APART, LEVELS, META, N_TOKENS, TOGETHER
+from .fields import APART, LEVELS, N_TOKENS, TOGETHER
 from .float_words import Q_STEP, quantize_words
 
 F = "f32x16"
@@ -129,14 +129,14 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
         meta = arg(op, 3) + tile * arg(op, 7)
         whole = np.float32(0)
         for k in range(n32):
-            whole += squares(meta + k * 4 * META * TILE)
+            whole += squares(meta + k * META_BYTES)
         least, average = np.float32(APART) * whole, np.float32(1) / np.float32(n32) * whole
         k = np.int64(0)
         while k < n32:
-            n, at = smaller(together, n32 - k), meta + k * 4 * META * TILE
+            n, at = smaller(together, n32 - k), meta + k * META_BYTES
             most = np.float32(0)
             for i in range(n):
-                most = larger(most, squares(at + i * 4 * META * TILE))
+                most = larger(most, squares(at + i * META_BYTES))
             if most > larger(least, average):
                 fill(op, tile, n_tokens, k, n, factors, x)
                 quantize_apart(x, q + k * 32 * TILE, q2 + k * 32 * TILE, at, levels, least, n, together)
@@ -182,11 +182,11 @@ def _writer(begin: Any, value: Any, one: str, many: str) -> Any:
                             a, b = load(x + 128 * slot, F), load(x + 128 * slot + 64, F)
                             write_floats(a, b, q + k * 128 * TILE + 4 * slot, TILE)
                     elif in_words:
-                        quantize_words(x, q + k * Q_STEP * TILE, meta + k * 4 * META * TILE)
+                        quantize_words(x, q + k * Q_STEP * TILE, meta + k * META_BYTES)
                     else:
-                        choose_steps(x, meta + k * 4 * META * TILE, levels, n, together)
+                        choose_steps(x, meta + k * META_BYTES, levels, n, together)
                         for i in range(n):
-                            at, of_meta = (k + i) * 32 * TILE, meta + (k + i) * 4 * META * TILE
+                            at, of_meta = (k + i) * 32 * TILE, meta + (k + i) * META_BYTES
                             quantize_tile(x + i * BYTES, q + at, q2 + at, of_meta, two)
                     k += n
                 if mixed:
