@@ -220,7 +220,7 @@ class Builder:
             thread_q, thread_meta = round_up(k32 * one, 64) + 64, fields.META * fields.word_stride(k32 // 32)
             tables = sum(n_bytes for _, _, n_bytes in (tables_of(mode, k) for mode in fields.TABLED))
             n_q = max(self.capacity * k32 * size, self.n_threads * (thread_q + tables))
-            n_meta = max(self.capacity * k32 // 32 * fields.META * 4, self.n_threads * thread_meta)
+            n_meta = max(self.capacity * k32 // 32 * fields.META_STEP, self.n_threads * thread_meta)
             empty = buffer(64)
             exact = round_up(k, 32)
             self._buffers[key] = _Buffers(
@@ -230,7 +230,7 @@ class Builder:
                 thread_q,
                 thread_meta,
                 exact * self.tile * size,
-                exact // 32 * fields.META * 4 * self.tile,
+                exact // 32 * fields.META_STEP * self.tile,
             )
         return self._buffers[key]
 

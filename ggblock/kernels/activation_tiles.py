@@ -20,12 +20,12 @@ from ..simd.host import PAIR_MACHINES
 from ..simd.machines import MACHINES, joined
 from ..simd.vec import MACHINE, emit_inverse, emit_max, emit_min, tree
 from . import winograd
-from .fields import ALIKE, META, MOST_LEVELS, MOST_SUM, MOST_TIMES, PAIRED, START, TIMES, TIMES_SUMS, UNIT
+from .fields import ALIKE, META_STEP, MOST_LEVELS, MOST_SUM, MOST_TIMES, PAIRED, START, TIMES, TIMES_SUMS, UNIT
 
 TILE = MACHINES[MACHINE].tile_tokens
 BYTES = 128 * TILE  # of 32 float32 columns of a tile
 GROUP_BYTES = ALIKE * BYTES  # of as many as may have steps that are multiples of one
-META_BYTES = 4 * META * TILE  # of 32 columns of a tile
+META_BYTES = META_STEP * TILE  # of 32 columns of a tile
 
 
 def largest(e: Emit, vectors: list[Any]) -> Any:

@@ -28,6 +28,7 @@ SHARE_LINE = 64  # bytes of what ``shares`` knows of a thread's share
 #: Last, where tiles of tokens read them on ``simd.host.PAIR_MACHINES``, whole numbers, what ``winograd`` adds to the
 #: products of all, of the first 16, of the last 16. In mode "w" the scale alone is there.
 META = 10
+META_STEP = 4 * META  # their bytes
 START = 4  # the first of the three that depend
 PAIRED = 7  # the first of these words
 

@@ -43,7 +43,7 @@ from ..simd.machines import MACHINES
 from ..simd.vec import MACHINE, load
 from . import block_products, families, float_words, narrow, unpacked
 from .args import arg, larger, smaller, state, word_stride
-from .fields import ALIKE, META, MIXED, N_TOKENS, SLICED, TABLED, TURN
+from .fields import ALIKE, META_STEP, MIXED, N_TOKENS, SLICED, TABLED, TURN
 from .shares import START, end_of, first_of, take
 
 #: Of tiles of tokens shared by threads, each takes most of its share through all panels by itself, if it has so many
@@ -205,7 +205,7 @@ def tile_of_units(
             sums = unpacked.emit_unit(e, fam, p, x0, x1, m, n_tokens, how, unpacked.Sums(e, sums, place), apart)
             q_step = unpacked.q_step(how) * apart
             size = families.unit_bytes(fam, MACHINE, how)
-            return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, unpacked.META_STEP * apart), *sums]
+            return [e.at(p, size), e.at(x0, q_step), e.at(x1, q_step), e.at(m, META_STEP * apart), *sums]
 
         # where accumulators fill the registers LLVM would move sums to memory and back twice a unit
         place = e.stack(64 * n_tokens) if e.machine.pins else None
@@ -424,7 +424,7 @@ def make_matmul(family: str, one: str, many: str) -> Any:
         if one == "0" and n_tokens == 1:
             return
         n_tiles = (n_tokens + tile_tokens - 1) // tile_tokens
-        n32 = arg(op, 15) // (4 * META * tile_tokens)
+        n32 = arg(op, 15) // (META_STEP * tile_tokens)
         limit = np.float32(0)
         if mixed and n_tokens == 1:
             limit = limit_of(arg(op, 6) + thread * arg(op, 8), n32, loud)

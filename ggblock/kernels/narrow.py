@@ -41,7 +41,7 @@ from ..simd.machines import joined
 from . import families
 from .block_products import group_of, sum_word, together
 from .families import has_whole_scales, in_halves, scales_at
-from .fields import HIGH_BITS, META, NARROW, START, TIMES, TIMES_SUMS, UNIT
+from .fields import HIGH_BITS, META_STEP, NARROW, START, TIMES, TIMES_SUMS, UNIT
 from .shapes import UNIT_CODES
 
 #: What is taken off codes in halves, and of that what the upper halves start with, in their own steps.
@@ -228,7 +228,7 @@ def group(
     scales, add with activations whose scales are multiples of one; returns the addresses behind them. ``ask(i)``:
     called first for each of them."""
     (add, widen), b, size = e.machine.narrow, e.b, families.unit_bytes(fam, e.machine.name, "1+")
-    scales, steps = scales_at(fam, e.machine.name), (size, 32 * tokens, 32 * tokens, 4 * META * tokens)
+    scales, steps = scales_at(fam, e.machine.name), (size, 32 * tokens, 32 * tokens, META_STEP * tokens)
 
     def unit(i: Any, carried: list[Any]) -> list[Any]:
         at, x, above, words, *whole = carried
@@ -263,7 +263,7 @@ def _mins(e: Emit, p: Any, meta: Any, tokens: int, n_units: Any, size: int, at_m
     widen = e.machine.narrow[1]
 
     def unit(i: Any, acc: list[Any]) -> list[Any]:
-        mins, words = e.load(e.at(p, i, size), at_mins, "i16x32"), e.at(meta, i, 4 * META * tokens)
+        mins, words = e.load(e.at(p, i, size), at_mins, "i16x32"), e.at(meta, i, META_STEP * tokens)
         return [widen(e.b, v, _two(e, words, TIMES_SUMS * tokens + t), mins) for t, v in enumerate(acc)]
 
     return e.loop(e.i64(0), n_units, 1, [e.zero("i32x16")] * tokens, unit)

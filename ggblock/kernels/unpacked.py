@@ -30,7 +30,6 @@ from llvmlite import ir
 from ..simd.emit import Emit
 from . import families, float_words, narrow, winograd
 from .block_products import apart, dot_of, dots, group_of, shift_of, sum_word, together
-from .fields import META
 from .shapes import UNIT_CODES
 
 
@@ -217,8 +216,8 @@ def emit_unit(
     return e.choose(is_apart, lambda: add((q,), high=q2), lambda: add((q,)))
 
 
-#: What a tile's activations advance by from one unit to the next, bytes a token: of q and q2, and of meta.
-Q_STEP, META_STEP = 32, 4 * META
+#: What q and q2 of a tile advance by from one unit to the next, bytes a token; meta by ``fields.META_STEP``.
+Q_STEP = 32
 
 
 def q_step(mode: str) -> int:

@@ -44,7 +44,7 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
     """For ``machine``, a loop over the blocks of one panel against one token, or over its units (``kernels.unpacked``)
     against ``tokens``; mode "unpack": one that makes units of blocks, "group": one as of ``narrow.group``.
     ``q4_k+128``: of such tails."""
-    from ggblock.kernels import block_products, families, narrow, unpacked
+    from ggblock.kernels import block_products, families, fields, narrow, unpacked
     from ggblock.simd.emit import F32, I64, Emit
 
     module = ir.Module()
@@ -65,7 +65,7 @@ def tile_assembly(family: str, machine: str, tokens: int, mode: str) -> str:
             return block_products.block_float(e, fam, at, x, tokens, carried)
         if tokens > 1:
             unit = e.at(p, i, families.unit_bytes(fam, machine, mode))
-            m = e.at(meta, i, unpacked.META_STEP * tokens)
+            m = e.at(meta, i, fields.META_STEP * tokens)
             x, second = (e.at(v, i, unpacked.q_step(mode) * tokens) for v in (q, q2))
             return unpacked.emit_unit(e, fam, unit, x, second, m, tokens, mode, unpacked.Sums(e, carried))
         limit, second, words = e.const("f32", 1.0), e.at(q2, i, fam.block), block_products.Words(e, meta, blocks)
